@@ -1,0 +1,62 @@
+# make quickstart   train, evaluate and look at a small panoptic model, from nothing
+# make test         everything that this machine can test
+# make lint         what CI checks about style and types
+#
+# Variables:  PYTHON=python3.12         the Python that makes the environment
+#             TORCH='torch==2.12.0'     another torch than the tested one; any pip requirement
+#             JOBS=4                    test processes
+
+PYTHON ?= python3
+VENV ?= .venv
+TORCH ?= $(shell grep '^torch==' constraints.txt)
+JOBS ?= auto
+
+BIN := $(VENV)/bin
+# One stamp per choice of torch: a second run costs nothing, another choice installs again.
+STAMP := $(VENV)/.installed-$(shell echo '$(TORCH)' | cksum | cut -d' ' -f1)
+# --no-build-isolation and the like, if you need them.
+PIP_FLAGS ?=
+CLANG_SOURCES = $(shell find detectron2 -name '*.cpp' -o -name '*.cu' -o -name '*.h')
+
+.DEFAULT_GOAL := help
+.PHONY: help install quickstart test test-all test-gpu lint format clean
+
+help:
+	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml setup.py constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or later is needed, this is %s; choose one with make PYTHON=..." % sys.version.split()[0])'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	grep -v '^torch==' constraints.txt > $(VENV)/constraints.txt
+	$(BIN)/python -m pip install --disable-pip-version-check $(PIP_FLAGS) -c $(VENV)/constraints.txt '$(TORCH)' -e '.[dev]'
+	rm -f $(VENV)/.installed-*
+	touch $@
+
+quickstart: $(STAMP)
+	$(BIN)/python tools/quickstart.py
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -q -n $(JOBS) --maxprocesses 8 --dist worksteal
+
+test-gpu: $(STAMP)
+	$(BIN)/python -m pytest -q -m gpu
+
+test-all: lint test
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(if $(CLANG_SOURCES),$(BIN)/clang-format --dry-run -Werror $(CLANG_SOURCES))
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(if $(CLANG_SOURCES),$(BIN)/clang-format -i $(CLANG_SOURCES))
+
+# The environment and what quickstart made stay; `rm -rf .venv output` for those.
+clean:
+	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	find detectron2 tests tools -name __pycache__ -type d -prune -exec rm -rf {} +
