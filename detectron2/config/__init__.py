@@ -1,0 +1,38 @@
+"""Configs: the YAML tree (`get_cfg`), Python configs (`LazyConfig`), and classes built from either."""
+
+from typing import TYPE_CHECKING, Any
+
+from .compat import downgrade_config as downgrade_config
+from .compat import upgrade_config as upgrade_config
+from .config import CfgNode as CfgNode
+from .config import configurable as configurable
+from .config import get_cfg as get_cfg
+from .config import global_cfg as global_cfg
+from .config import set_global_cfg as set_global_cfg
+from .instantiate import instantiate as instantiate
+
+if TYPE_CHECKING:
+    from .lazy import LazyCall as LazyCall
+    from .lazy import LazyConfig as LazyConfig
+
+__all__ = [
+    "CfgNode",
+    "LazyCall",
+    "LazyConfig",
+    "configurable",
+    "downgrade_config",
+    "get_cfg",
+    "global_cfg",
+    "instantiate",
+    "set_global_cfg",
+    "upgrade_config",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # Python configs need omegaconf; who works with YAML does not pay for its import.
+    if name in ("LazyCall", "LazyConfig"):
+        from . import lazy
+
+        return getattr(lazy, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,101 @@
+"""Build objects from lazy configs: nested dictionaries whose `_target_` says what to call."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from detectron2.utils.registry import locate
+
+logger = logging.getLogger(__name__)
+
+__all__ = ["dump_dataclass", "instantiate"]
+
+
+def dump_dataclass(obj: Any) -> dict[str, Any]:
+    """Turn a dataclass instance into the lazy config that builds it again, dataclasses inside it included.
+
+    Args:
+        obj: an instance of a dataclass, whose init arguments are its fields.
+    """
+    if not dataclasses.is_dataclass(obj) or isinstance(obj, type):
+        raise TypeError(f"expected an instance of a dataclass, got {obj!r}")
+    config: dict[str, Any] = {"_target_": _dotted_path(type(obj))}
+    for field in dataclasses.fields(obj):
+        if field.init:
+            config[field.name] = _dump_field(getattr(obj, field.name))
+    return config
+
+
+def _dump_field(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dump_dataclass(value)
+    if isinstance(value, (list, tuple)):
+        return [_dump_field(item) for item in value]
+    return value
+
+
+def _dotted_path(target: Any) -> str:
+    """The path that `locate` finds a class or function by."""
+    return f"{target.__module__}.{target.__qualname__}"
+
+
+def instantiate(cfg: Any) -> Any:
+    """Call what a lazy config describes, its arguments first, from the inside out.
+
+    Args:
+        cfg: a mapping with `_target_` (a callable or its dotted path) and its keyword arguments;
+            `_recursive_: False` hands nested configs on as they are. Lists and mappings without `_target_`
+            are searched for such mappings; anything else is returned as it is.
+
+    Returns:
+        The object. A list config becomes a list.
+    """
+    omegaconf = sys.modules.get("omegaconf")
+    if omegaconf is not None and isinstance(cfg, omegaconf.ListConfig):
+        return _instantiate_list_config(cfg, omegaconf)
+    if omegaconf is not None and _is_structured(cfg, omegaconf):
+        return omegaconf.OmegaConf.to_object(cfg)
+    if isinstance(cfg, (list, tuple)) and not hasattr(cfg, "_fields"):
+        return type(cfg)(instantiate(item) for item in cfg)
+    if isinstance(cfg, Mapping) and "_target_" in cfg:
+        return _call_target(cfg)
+    if isinstance(cfg, dict):
+        return {key: instantiate(value) for key, value in cfg.items()}
+    return cfg
+
+
+def _instantiate_list_config(cfg: Sequence[Any], omegaconf: Any) -> Any:
+    items = [instantiate(item) for item in cfg]
+    try:
+        return omegaconf.ListConfig(items, flags={"allow_objects": True})
+    except omegaconf.errors.OmegaConfBaseException:
+        return items
+
+
+def _is_structured(cfg: Any, omegaconf: Any) -> bool:
+    """Whether it stands for a dataclass instance, which omegaconf itself can make."""
+    return isinstance(cfg, omegaconf.DictConfig) and dataclasses.is_dataclass(
+        omegaconf.OmegaConf.get_type(cfg)
+    )
+
+
+def _call_target(cfg: Mapping[str, Any]) -> Any:
+    arguments = {key: cfg[key] for key in cfg if key not in ("_target_", "_recursive_")}
+    if cfg.get("_recursive_", True):
+        arguments = {key: instantiate(value) for key, value in arguments.items()}
+    target = cfg["_target_"]
+    if isinstance(target, str):
+        name, target = target, locate(target)
+    else:
+        name = _dotted_path(target) if hasattr(target, "__qualname__") else repr(target)
+    if not callable(target):
+        raise TypeError(f"_target_ must be a callable or the dotted path of one, got {name!r}")
+    try:
+        return target(**arguments)
+    except TypeError:
+        logger.error("Instantiating %s with the arguments %s failed", name, sorted(arguments))
+        raise

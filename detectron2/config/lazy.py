@@ -1,0 +1,350 @@
+"""Python configs: files whose variables are the config, with calls that are made later.
+
+# model.py
+from detectron2.config import LazyCall as L
+head = L(Head)(in_channels=8)
+
+cfg = LazyConfig.load("model.py")
+head = instantiate(cfg.head)
+"""
+
+from __future__ import annotations
+
+import builtins
+import inspect
+import logging
+import os
+import pydoc
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import is_dataclass
+from types import ModuleType
+from typing import Any
+
+import yaml
+from omegaconf import DictConfig, ListConfig, OmegaConf, SCMode
+
+from detectron2.config._yaml import evaluate_literal, load_yaml
+from detectron2.config.instantiate import _dotted_path, dump_dataclass
+from detectron2.utils.file_io import PathManager, atomic_write
+
+logger = logging.getLogger(__name__)
+
+__all__ = ["LazyCall", "LazyConfig"]
+
+_CFG_PACKAGE_NAME = "detectron2._cfg_loader"
+"""Config files are modules of this made-up package, so that they do not collide with real ones."""
+
+
+class LazyCall:
+    """Record a call instead of making it: `LazyCall(f)(x=1)` is a config that `instantiate` turns into
+    `f(x=1)`."""
+
+    def __init__(self, target: Any) -> None:
+        """
+        Args:
+            target: a callable, its dotted path, or a config that stands for one.
+        """
+        if not (callable(target) or isinstance(target, (str, Mapping))):
+            raise TypeError(f"LazyCall takes a callable or the dotted path of one, got {target!r}")
+        self._target = target
+
+    def __call__(self, **kwargs: Any) -> DictConfig:
+        """Return the config; values may be configs themselves."""
+        target = self._target
+        if is_dataclass(target):
+            # omegaconf would read the class itself as a schema.
+            target = _dotted_path(target)
+        # "_target_" goes first, where a reader looks for it.
+        call: dict[Any, Any] = {"_target_": target, **kwargs}
+        return DictConfig(call, flags={"allow_objects": True})
+
+
+class LazyConfig:
+    """Load, change, print and save Python configs."""
+
+    @staticmethod
+    def load_rel(filename: str, keys: None | str | tuple[str, ...] = None) -> Any:
+        """Load a config file whose path is relative to the file of the caller. Meant for use in config files.
+
+        Args:
+            filename: relative path.
+            keys: as in `load`.
+        """
+        caller = _caller_file()
+        return LazyConfig.load(os.path.join(os.path.dirname(caller), filename), keys)
+
+    @staticmethod
+    def load(filename: str, keys: None | str | tuple[str, ...] = None) -> Any:
+        """Load a config file. A `.py` file is executed: load only what you trust.
+
+        Relative imports in it (`from .common.train import train`) load other config files, each as a fresh
+        copy.
+
+        Args:
+            filename: a `.py` or `.yaml` file, or an address that the path manager knows.
+            keys: variables to return; all that are configs when None.
+
+        Returns:
+            A config that holds all variables, or, with `keys`, the variable or a tuple of them.
+        """
+        filename = filename.replace("/./", "/")
+        suffix = os.path.splitext(filename)[1]
+        if suffix not in (".py", ".yaml", ".yml"):
+            raise ValueError(f"a config file ends in .py or .yaml, got {filename!r}")
+        if suffix == ".py":
+            variables = _run_config_file(filename)
+        else:
+            with PathManager.open(filename, "r") as stream:
+                variables = load_yaml(stream, filename)
+        if keys is None:
+            if suffix == ".py":  # a Python file also has helpers and modules among its variables
+                variables = {
+                    name: value
+                    for name, value in variables.items()
+                    if isinstance(value, (dict, DictConfig, ListConfig)) and not name.startswith("_")
+                }
+            return _as_config(variables)
+        missing = [key for key in ([keys] if isinstance(keys, str) else keys) if key not in variables]
+        if missing:
+            known = ", ".join(sorted(variables))
+            raise KeyError(f"{filename} defines no {', '.join(missing)}; it defines {known}")
+        if isinstance(keys, str):
+            return _as_config(variables[keys])
+        return tuple(_as_config(variables[key]) for key in keys)
+
+    @staticmethod
+    def save(cfg: Any, filename: str) -> None:
+        """Write a config as YAML that `load` reads again, callables as their dotted paths.
+
+        What YAML cannot hold (an object, a lambda) is written as text, with a warning: such a file shows the
+        config but does not load to the same.
+
+        Args:
+            cfg: an omegaconf config.
+            filename: a `.yaml` file.
+        """
+        # Interpolations stay as they are written, so that a changed value still reaches its users.
+        plain = OmegaConf.to_container(
+            _as_config(cfg), resolve=False, structured_config_mode=SCMode.INSTANTIATE
+        )
+        unsaved: list[str] = []
+        tree = _to_yaml_types(plain, (), unsaved)
+        text = yaml.dump(tree, Dumper=_Dumper, default_flow_style=None, width=9999, sort_keys=False)
+        if unsaved:
+            names = ", ".join(unsaved)
+            logger.warning("%s does not load to the same config: %s written as text", filename, names)
+        with atomic_write(filename, "w") as file:
+            file.write(text)
+
+    @staticmethod
+    def apply_overrides(cfg: DictConfig, overrides: list[str]) -> DictConfig:
+        """Change a config in place by `path.to.key=value` strings, as a command line gives them.
+
+        A value is read as YAML ("0.1", "[1, 2]", "null", "name"); `key=null` also works. `+key=value` and
+        `++key=value` may add a key, `~key` deletes one; without `+` a key that does not exist is added too,
+        its section must exist.
+
+        Args:
+            cfg: the config.
+            overrides: the strings.
+
+        Returns:
+            The same config.
+        """
+        for override in overrides:
+            if override.startswith("~"):
+                _delete_key(cfg, override[1:].partition("=")[0])
+                continue
+            key, equals, text = override.lstrip("+").partition("=")
+            if not equals or not key:
+                raise ValueError(f"an override has the form path.to.key=value, got {override!r}")
+            _require_section(cfg, key, override)
+            OmegaConf.update(cfg, key, _read_value(text), merge=True, force_add=True)
+        return cfg
+
+    @staticmethod
+    def to_py(cfg: Any, prefix: str = "cfg.") -> str:
+        """Draw a config as Python-like text for people to read; it is not meant to be run.
+
+        Args:
+            cfg: an omegaconf config.
+            prefix: stands before every key.
+        """
+        plain = (
+            OmegaConf.to_container(cfg, resolve=True) if isinstance(cfg, (DictConfig, ListConfig)) else cfg
+        )
+        lines: list[str] = []
+        _write_assignments(plain, prefix.rstrip("."), lines)
+        return "\n".join(lines) + "\n"
+
+
+def _as_config(value: Any) -> Any:
+    """A dictionary as an omegaconf config, anything else as it is."""
+    return DictConfig(value, flags={"allow_objects": True}) if isinstance(value, dict) else value
+
+
+def _caller_file() -> str:
+    """File of the first frame outside this one."""
+    for frame in inspect.stack()[1:]:
+        if frame.filename != __file__:
+            return frame.filename
+    raise RuntimeError("load_rel needs a caller that is a file")
+
+
+def _run_config_file(filename: str) -> dict[str, Any]:
+    if not PathManager.isfile(filename):
+        raise FileNotFoundError(f"config file {filename} does not exist")
+    with PathManager.open(filename, "r") as stream:
+        source = stream.read()
+    namespace: dict[str, Any] = {"__file__": filename, "__package__": _CFG_PACKAGE_NAME}
+    try:
+        code = compile(source, filename, "exec")
+    except SyntaxError as e:
+        raise SyntaxError(f"config file {filename} has a syntax error in line {e.lineno}: {e.msg}") from e
+    with _config_imports():
+        exec(code, namespace)  # a Python config is a program by design
+    return {name: value for name, value in namespace.items() if name != "__builtins__"}
+
+
+@contextmanager
+def _config_imports() -> Iterator[None]:
+    """While a config file runs, its relative imports load config files instead of package modules."""
+    original = builtins.__import__
+
+    def import_(
+        name: str,
+        globals: Mapping[str, Any] | None = None,
+        locals: Mapping[str, Any] | None = None,
+        fromlist: Sequence[str] | None = (),
+        level: int = 0,
+    ) -> Any:
+        in_config = (globals or {}).get("__package__", "") or ""
+        if level == 0 or not in_config.startswith(_CFG_PACKAGE_NAME):
+            return original(name, globals, locals, fromlist or (), level)
+        assert globals is not None
+        return _import_config(globals["__file__"], name, level, tuple(fromlist or ()))
+
+    builtins.__import__ = import_
+    try:
+        yield
+    finally:
+        builtins.__import__ = original
+
+
+def _import_config(from_file: str, name: str, level: int, variables: tuple[str, ...]) -> ModuleType:
+    """What `from <level dots><name> import <variables>` gives in a config file."""
+    folder = os.path.dirname(from_file)
+    for _ in range(level - 1):
+        folder = os.path.dirname(folder)
+    path = os.path.join(folder, *name.split(".")) if name else folder
+    module = ModuleType(f"{_CFG_PACKAGE_NAME}.{uuid.uuid4().hex}.{name}")
+    if PathManager.isfile(path + ".py"):
+        values = _run_config_file(path + ".py")
+    elif PathManager.isfile(os.path.join(path, "__init__.py")):
+        values = _run_config_file(os.path.join(path, "__init__.py"))
+    elif PathManager.isdir(path):
+        values = {}
+    else:
+        raise ImportError(f"{from_file} imports {'.' * level}{name}, but there is no {path}.py")
+    for variable in variables:
+        if variable not in values and PathManager.isfile(os.path.join(path, variable + ".py")):
+            values[variable] = _import_config(from_file, f"{name}.{variable}".lstrip("."), level, ())
+    # Whoever imports a config may change it: every import gets its own copy.
+    for key, value in values.items():
+        setattr(
+            module, key, deepcopy(value) if isinstance(value, (DictConfig, ListConfig)) else _as_config(value)
+        )
+    return module
+
+
+class _Dumper(yaml.SafeDumper):
+    """Plain YAML, and the one tag that keeps a tuple a tuple."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+    def represent_tuple(self, data: tuple[Any, ...]) -> yaml.Node:
+        return self.represent_sequence("tag:yaml.org,2002:python/tuple", data)
+
+
+_Dumper.add_representer(tuple, _Dumper.represent_tuple)
+
+
+def _to_yaml_types(value: Any, path: tuple[str, ...], unsaved: list[str]) -> Any:
+    if isinstance(value, dict):
+        return {key: _to_yaml_types(item, (*path, str(key)), unsaved) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        items = [_to_yaml_types(item, (*path, str(i)), unsaved) for i, item in enumerate(value)]
+        return tuple(items) if isinstance(value, tuple) else items
+    if value is None or type(value) in (str, int, float, bool):
+        return value
+    if is_dataclass(value) and not isinstance(value, type):
+        return _to_yaml_types(dump_dataclass(value), path, unsaved)
+    if callable(value) and pydoc.locate(_dotted_path_or_text(value)) is value:
+        return _dotted_path(value)
+    unsaved.append(".".join(path))
+    return str(value)
+
+
+def _dotted_path_or_text(value: Any) -> str:
+    has_path = hasattr(value, "__qualname__") and hasattr(value, "__module__")
+    return _dotted_path(value) if has_path else str(value)
+
+
+def _read_value(text: str) -> Any:
+    if text == "":
+        return ""
+    try:
+        # Python lists, tuples and numbers such as 1e-3 mean here what they mean on the YAML configs' command
+        # line.
+        return evaluate_literal(text)
+    except ValueError:
+        pass
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+
+
+def _require_section(cfg: DictConfig, key: str, override: str) -> None:
+    parts = key.split(".")
+    for length in range(1, len(parts)):
+        path = ".".join(parts[:length])
+        section = OmegaConf.select(cfg, path)
+        if not isinstance(section, (DictConfig, ListConfig)):
+            found = "does not exist" if section is None else f"is the value {section!r}"
+            raise KeyError(f"cannot apply {override!r}: {path} {found}, it must be a section")
+
+
+def _delete_key(cfg: DictConfig, key: str) -> None:
+    section_name, _, name = key.rpartition(".")
+    section = OmegaConf.select(cfg, section_name) if section_name else cfg
+    if not isinstance(section, DictConfig) or name not in section:
+        raise KeyError(f"cannot delete {key}: there is no such key")
+    del section[name]
+
+
+def _write_assignments(node: Any, path: str, lines: list[str]) -> None:
+    if isinstance(node, dict) and node and "_target_" not in node:
+        for key, value in node.items():
+            _write_assignments(value, f"{path}.{key}" if path else str(key), lines)
+    else:
+        lines.append(f"{path} = {_as_expression(node)}")
+
+
+def _as_expression(value: Any) -> str:
+    if isinstance(value, dict):
+        if "_target_" in value:
+            arguments = ", ".join(f"{k}={_as_expression(v)}" for k, v in value.items() if k != "_target_")
+            target = value["_target_"]
+            return f"{target if isinstance(target, str) else _dotted_path_or_text(target)}({arguments})"
+        return "{" + ", ".join(f"{key!r}: {_as_expression(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, (list, tuple)):
+        brackets = "[]" if isinstance(value, list) else "()"
+        return brackets[0] + ", ".join(map(_as_expression, value)) + brackets[1]
+    if isinstance(value, Callable):  # type: ignore[arg-type]  # an abstract class works in isinstance
+        return _dotted_path_or_text(value)
+    return repr(value)

@@ -1,0 +1,214 @@
+"""Logging: one coloured console handler, one file per process, messages that are said only now and then."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Mapping
+from typing import IO, Any
+
+from detectron2.utils.file_io import PathManager
+
+__all__ = [
+    "create_small_table",
+    "log_every_n",
+    "log_every_n_seconds",
+    "log_first_n",
+    "setup_logger",
+]
+
+_COLORS = {"green": 32, "yellow": 33, "red": 31}
+
+
+def _paint(text: str, color: str, *, underlined: bool = False) -> str:
+    return f"\033[{'4;' if underlined else ''}{_COLORS[color]}m{text}\033[0m"
+
+
+class _Formatter(logging.Formatter):
+    """Shorten the root of logger names; on a terminal mark warnings and errors in colour."""
+
+    def __init__(self, fmt: str, *, root_name: str, abbrev_name: str, colored: bool = False) -> None:
+        super().__init__(fmt, datefmt="%m/%d %H:%M:%S")
+        self._root_name = root_name
+        self._abbrev_name = abbrev_name
+        self._colored = colored
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        full_name = record.name
+        if full_name == self._root_name or full_name.startswith(self._root_name + "."):
+            record.name = (self._abbrev_name + full_name[len(self._root_name) :]).strip(".")
+        try:
+            text = super().formatMessage(record)
+        finally:
+            record.name = full_name  # other handlers see the same record
+        if self._colored and record.levelno >= logging.WARNING:
+            label = "WARNING" if record.levelno == logging.WARNING else "ERROR"
+            text = f"{_paint(label, 'red', underlined=record.levelno > logging.WARNING)} {text}"
+        return text
+
+
+class _StdoutHandler(logging.StreamHandler):
+    """Write to whatever `sys.stdout` is at the moment, so that a replaced stdout is followed.""" ""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> Any:
+        return sys.stdout
+
+    @stream.setter
+    def stream(self, value: Any) -> None:
+        raise AttributeError("this handler always follows sys.stdout")
+
+
+class _LogFileHandler(logging.FileHandler):
+    """Append to a log file through the path manager; `logging` closes it at exit."""
+
+    def __init__(self, path: str) -> None:
+        self.log_path = path
+        super().__init__(path, mode="a", encoding="utf-8")
+
+    def _open(self) -> IO[Any]:  # type: ignore[override]  # a path manager may return any text stream
+        # Remote storage may charge for every flush, so lines are collected there.
+        remote = "://" in self.log_path
+        return PathManager.open(self.log_path, "a", buffering=1024 * 1024 if remote else -1)
+
+
+def setup_logger(
+    output: str | None = None,
+    distributed_rank: int = 0,
+    *,
+    color: bool = True,
+    name: str = "detectron2",
+    abbrev_name: str | None = None,
+    enable_propagation: bool = False,
+    configure_stdout: bool = True,
+) -> logging.Logger:
+    """Give a logger its handlers: the console on the main process, a file on every process.
+
+    Calling it again adds what is new and repeats nothing.
+
+    Args:
+        output: a file ending in ".txt" or ".log", or a folder for "log.txt"; None writes no file. Processes
+            other than 0 append ".rankN" to the file name.
+        distributed_rank: rank of this process; only 0 writes to the console.
+        color: colour the console. A console that is no terminal stays plain.
+        name: the logger.
+        abbrev_name: stands for `name` in the lines; "" leaves it out. None takes "d2" for detectron2, else
+            `name`.
+        enable_propagation: also pass messages on to parent loggers.
+        configure_stdout: False leaves the console alone.
+
+    Returns:
+        The logger.
+    """
+    logger = logging.getLogger(name)
+    logger.setLevel(logging.DEBUG)
+    logger.propagate = enable_propagation
+    if abbrev_name is None:
+        abbrev_name = "d2" if name == "detectron2" else name
+
+    if configure_stdout and distributed_rank == 0 and not _has_handler(logger, _StdoutHandler):
+        colored = color and sys.stdout.isatty()
+        _add_handler(logger, _StdoutHandler(), abbrev_name, colored)
+    if output is not None:
+        path = _log_file_path(output, distributed_rank)
+        if not any(h.log_path == path for h in logger.handlers if isinstance(h, _LogFileHandler)):
+            PathManager.mkdirs(os.path.dirname(path) or ".")
+            _add_handler(logger, _LogFileHandler(path), abbrev_name, colored=False)
+    return logger
+
+
+def _add_handler(logger: logging.Logger, handler: logging.Handler, abbrev_name: str, colored: bool) -> None:
+    prefix = "[%(asctime)s] %(name)s %(levelname)s:"
+    if colored:  # the formatter writes levels from warning on itself, in colour
+        prefix = _paint("[%(asctime)s %(name)s]:", "green")
+    handler.setLevel(logging.DEBUG)
+    handler.setFormatter(
+        _Formatter(f"{prefix} %(message)s", root_name=logger.name, abbrev_name=abbrev_name, colored=colored)
+    )
+    logger.addHandler(handler)
+
+
+def _has_handler(logger: logging.Logger, kind: type[logging.Handler]) -> bool:
+    return any(isinstance(handler, kind) for handler in logger.handlers)
+
+
+def _log_file_path(output: str, rank: int) -> str:
+    path = output if output.endswith((".txt", ".log")) else os.path.join(output, "log.txt")
+    return f"{path}.rank{rank}" if rank > 0 else path
+
+
+_LOG_COUNTER: Counter[Any] = Counter()
+_LOG_TIMER: dict[Any, float] = {}
+
+
+def _find_caller() -> tuple[str, tuple[str, int, str]]:
+    """Module name and (file, line, function) of the code outside this file that asked to log."""
+    frame = sys._getframe(1)
+    while frame.f_code.co_filename == __file__ and frame.f_back is not None:
+        frame = frame.f_back
+    code = frame.f_code
+    module_name = frame.f_globals.get("__name__", "detectron2")
+    if module_name == "__main__":
+        module_name = "detectron2"  # a script's own logger has no handler
+    return module_name, (code.co_filename, frame.f_lineno, code.co_name)
+
+
+def log_first_n(
+    lvl: int, msg: str, n: int = 1, *, name: str | None = None, key: str | tuple[str, ...] = "caller"
+) -> None:
+    """Log a message only the first `n` times.
+
+    Args:
+        lvl: logging level.
+        msg: the message.
+        n: how often it may appear.
+        name: logger; the caller's module when None.
+        key: what counts as "the same": "caller" (this line of code), "message", or a tuple of both.
+    """
+    keys = (key,) if isinstance(key, str) else tuple(key)
+    unknown = set(keys) - {"caller", "message"}
+    if unknown or not keys:
+        raise ValueError(f"key must be 'caller', 'message' or a tuple of both, got {key!r}")
+    module_name, caller = _find_caller()
+    identity = (*(caller if "caller" in keys else ()), *((msg,) if "message" in keys else ()))
+    _LOG_COUNTER[identity] += 1
+    if _LOG_COUNTER[identity] <= n:
+        logging.getLogger(name or module_name).log(lvl, msg)
+
+
+def log_every_n(lvl: int, msg: str, n: int = 1, *, name: str | None = None) -> None:
+    """Log a message once per `n` calls from the same line, the first call included."""
+    module_name, caller = _find_caller()
+    _LOG_COUNTER[caller] += 1
+    if n == 1 or _LOG_COUNTER[caller] % n == 1:
+        logging.getLogger(name or module_name).log(lvl, msg)
+
+
+def log_every_n_seconds(lvl: int, msg: str, n: int = 1, *, name: str | None = None) -> None:
+    """Log a message unless the same line logged less than `n` seconds ago."""
+    module_name, caller = _find_caller()
+    now = time.monotonic()
+    last = _LOG_TIMER.get(caller)
+    if last is None or now - last >= n:
+        logging.getLogger(name or module_name).log(lvl, msg)
+        _LOG_TIMER[caller] = now
+
+
+def create_small_table(small_dict: Mapping[str, Any]) -> str:
+    """Draw a dictionary of a few results as a table with one row, keys as its head."""
+    from tabulate import tabulate  # slow to import, and used once a run
+
+    return tabulate(
+        [tuple(small_dict.values())],
+        headers=list(small_dict),
+        tablefmt="pipe",
+        floatfmt=".3f",
+        stralign="center",
+        numalign="center",
+    )

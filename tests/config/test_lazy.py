@@ -1,0 +1,226 @@
+"""Python configs and what is built from them."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from detectron2.config import LazyCall, LazyConfig, instantiate
+from detectron2.config.instantiate import dump_dataclass
+
+
+class Recorder:
+    """Keeps what it was called with."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        self.kwargs = kwargs
+
+
+@dataclasses.dataclass
+class Shape:
+    height: int
+    width: int = 2
+
+
+@dataclasses.dataclass
+class Pair:
+    left: Shape
+    right: Any = None
+
+
+def write(folder: Path, name: str, text: str) -> str:
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return str(path)
+
+
+def test_call_is_recorded_and_made_later() -> None:
+    config = LazyCall(Recorder)(x=1, child=LazyCall(Recorder)(y=2))
+    assert list(config) == ["_target_", "x", "child"]
+    config.child.y = 3
+    built = instantiate(config)
+    assert built.kwargs["x"] == 1
+    assert built.kwargs["child"].kwargs == {"y": 3}
+
+
+def test_target_may_be_a_path() -> None:
+    assert instantiate({"_target_": "fractions.Fraction", "numerator": 1, "denominator": 2}) == 0.5
+    assert instantiate(LazyCall("fractions.Fraction")(numerator=3)) == 3
+
+
+def test_wrong_target_says_what_is_wrong() -> None:
+    with pytest.raises(TypeError, match="LazyCall takes a callable"):
+        LazyCall(3)
+    with pytest.raises(ImportError, match="fractions.*Fractoin.*did you mean Fraction"):
+        instantiate({"_target_": "fractions.Fractoin"})
+    with pytest.raises(TypeError, match="_target_ must be a callable"):
+        instantiate({"_target_": "math.pi"})
+
+
+def test_arguments_of_a_failing_call_are_logged(caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(TypeError):
+        instantiate(LazyCall(Shape)(heigth=1))
+    assert "heigth" in caplog.text and "Shape" in caplog.text
+
+
+def test_lists_and_dictionaries_are_searched() -> None:
+    call = {"_target_": "fractions.Fraction", "numerator": 1, "denominator": 2}
+    assert instantiate([call, 3]) == [0.5, 3]
+    assert instantiate((call,)) == (0.5,)
+    assert instantiate({"a": {"b": call}}) == {"a": {"b": 0.5}}
+    assert list(instantiate(ListConfig([DictConfig(call), 1], flags={"allow_objects": True}))) == [0.5, 1]
+    assert instantiate(3) == 3
+    assert instantiate([]) == []
+
+
+def test_recursion_can_be_switched_off() -> None:
+    built = instantiate(LazyCall(Recorder)(child=LazyCall(Recorder)(), _recursive_=False))
+    assert "_target_" in built.kwargs["child"]
+    assert "_recursive_" not in built.kwargs
+
+
+def test_interpolations_are_resolved() -> None:
+    config = OmegaConf.create(
+        {"size": 5, "call": LazyCall(Recorder)(x="${..size}")}, flags={"allow_objects": True}
+    )
+    config.size = 6
+    assert instantiate(config.call).kwargs == {"x": 6}
+
+
+def test_dataclass_goes_to_a_config_and_back() -> None:
+    pair = Pair(Shape(1), [Shape(3, 4), "text"])
+    config = dump_dataclass(pair)
+    assert config["left"]["_target_"].endswith("Shape")
+    assert instantiate(config) == pair
+    assert instantiate(LazyCall(Shape)(height=7)) == Shape(7, 2)
+    for wrong in (Shape, 3):
+        with pytest.raises(TypeError, match="instance of a dataclass"):
+            dump_dataclass(wrong)
+
+
+def test_load_python_file_with_relative_imports(tmp_path: Path) -> None:
+    write(tmp_path, "common/model.py", "model = dict(depth=50, inner=dict(width=1))\nsizes = [1, 2]\n")
+    path = write(
+        tmp_path,
+        "tasks/run.py",
+        "from ..common.model import model, sizes\n"
+        "from ..common import model as module\n"
+        "import math\n"
+        "from detectron2.config import LazyCall as L\n"
+        "model.depth = 101\n"
+        "untouched = module.model\n"
+        "train = dict(lr=math.sqrt(4))\n"
+        "_private = dict()\n"
+        "number = 3\n"
+        "def helper(): pass\n",
+    )
+    cfg = LazyConfig.load(path)
+    assert set(cfg) == {"model", "untouched", "train"}
+    assert cfg.model.depth == 101
+    assert cfg.untouched.depth == 50
+    assert cfg.train.lr == 2.0
+    assert LazyConfig.load(path, "number") == 3
+    train, sizes = LazyConfig.load(path, ("train", "sizes"))
+    assert (train.lr, sizes) == (2.0, [1, 2])
+    with pytest.raises(KeyError, match=r"run\.py defines no trian"):
+        LazyConfig.load(path, "trian")
+
+
+def test_load_rel_is_relative_to_the_caller() -> None:
+    with pytest.raises(FileNotFoundError, match="tests.*no_such_file.py"):
+        LazyConfig.load_rel("no_such_file.py")
+
+
+def test_load_errors_name_the_file(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"ends in \.py or \.yaml"):
+        LazyConfig.load("config.json")
+    with pytest.raises(FileNotFoundError, match=r"gone\.py"):
+        LazyConfig.load(str(tmp_path / "gone.py"))
+    with pytest.raises(SyntaxError, match=r"broken\.py has a syntax error in line 2"):
+        LazyConfig.load(write(tmp_path, "broken.py", "a = 1\nb = (\n"))
+    with pytest.raises(ImportError, match=r"run\.py imports \.gone"):
+        LazyConfig.load(write(tmp_path, "run.py", "from .gone import x\n"))
+
+
+def test_saved_config_loads_and_builds_the_same(tmp_path: Path) -> None:
+    config = DictConfig(
+        {
+            "call": LazyCall(Recorder)(x=1, path="${..name}", items=(1, 2.5, None, True, "1e-3")),
+            "name": "n",
+            "shape": Shape(1, 2),
+        },
+        flags={"allow_objects": True},
+    )
+    path = str(tmp_path / "out" / "config.yaml")
+    LazyConfig.save(config, path)
+    loaded = LazyConfig.load(path)
+    built, again = instantiate(config.call), instantiate(loaded.call)
+    assert type(again).__qualname__ == "Recorder"
+    assert dict(again.kwargs) == dict(built.kwargs) and again.kwargs["path"] == "n"
+    assert instantiate(loaded.shape) == Shape(1, 2)
+
+
+def test_what_cannot_be_saved_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    config = DictConfig({"a": {"f": lambda: 1}, "b": 2}, flags={"allow_objects": True})
+    with caplog.at_level(logging.WARNING):
+        LazyConfig.save(config, str(tmp_path / "c.yaml"))
+    assert "a.f" in caplog.text
+    assert LazyConfig.load(str(tmp_path / "c.yaml")).b == 2
+
+
+def test_saved_yaml_cannot_run_code(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="refused"):
+        LazyConfig.load(write(tmp_path, "bad.yaml", "a: !!python/object/apply:os.getcwd []"))
+
+
+def test_overrides() -> None:
+    cfg = OmegaConf.create({"a": {"b": 1, "l": [1, 2]}, "c": "x"})
+    returned = LazyConfig.apply_overrides(
+        cfg,
+        ["a.b=1e-3", "c=name=with=equals", "a.l=[3, 4]", "+a.new=null", "a.d={x: 1}", "a.t=true", "a.e="],
+    )
+    assert returned is cfg
+    assert cfg.a.b == 0.001
+    assert cfg.c == "name=with=equals"
+    assert cfg.a.l == [3, 4]
+    assert cfg.a.new is None
+    assert cfg.a.d == {"x": 1}
+    assert cfg.a.t is True
+    assert cfg.a.e == ""
+    LazyConfig.apply_overrides(cfg, ["~a.d"])
+    assert "d" not in cfg.a
+
+
+@pytest.mark.parametrize(
+    ("override", "error", "message"),
+    [
+        ("a.b", ValueError, "path.to.key=value"),
+        ("=1", ValueError, "path.to.key=value"),
+        ("a.b.c=1", KeyError, "a.b is the value 1"),
+        ("x.y=1", KeyError, "x does not exist"),
+        ("~a.x", KeyError, "cannot delete a.x"),
+    ],
+)
+def test_wrong_overrides_are_errors(override: str, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        LazyConfig.apply_overrides(OmegaConf.create({"a": {"b": 1}}), [override])
+
+
+def test_to_py_reads_like_python() -> None:
+    cfg = DictConfig(
+        {
+            "a": {"b": 1, "c": [1, "x"]},
+            "m": LazyCall(Recorder)(x=LazyCall("fractions.Fraction")(numerator=1)),
+        },
+        flags={"allow_objects": True},
+    )
+    lines = LazyConfig.to_py(cfg).splitlines()
+    assert lines[:2] == ["cfg.a.b = 1", "cfg.a.c = [1, 'x']"]
+    assert lines[2].endswith("Recorder(x=fractions.Fraction(numerator=1))")
+    assert LazyConfig.to_py(cfg, prefix="").startswith("a.b = 1\n")
