@@ -1,0 +1,329 @@
+"""Deformable convolution: every kernel tap of every output position looks at a place of its own.
+
+Shapes: N images, C input channels, H x W input, O output channels, H' x W' output, K = kh * kw kernel taps,
+D deformable groups (input channels that share offsets), G convolution groups.
+
+Offsets are (N, D*K*2, H', W'): for each deformable group and tap first dy, then dx, in input cells. Masks are
+(N, D*K, H', W'). A sample between cells is bilinear; cells outside of the input are 0.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ._extension import find_operator
+from ._sampling import sum_rows, to_rows
+
+_Pair = int | tuple[int, int]
+
+
+def deform_conv(
+    input: Tensor,
+    offset: Tensor,
+    weight: Tensor,
+    stride: _Pair = 1,
+    padding: _Pair = 0,
+    dilation: _Pair = 1,
+    groups: int = 1,
+    deformable_groups: int = 1,
+    im2col_step: int = 64,
+) -> Tensor:
+    """Convolve at displaced positions (Dai et al., 2017).
+
+    Args:
+        input: (N, C, H, W).
+        offset: (N, D*K*2, H', W').
+        weight: (O, C/G, kh, kw).
+        stride, padding, dilation, groups: as in a convolution.
+        deformable_groups: D.
+        im2col_step: accepted for compatibility; the memory in use is bounded in another way.
+
+    Returns:
+        (N, O, H', W').
+    """
+    return modulated_deform_conv(
+        input, offset, None, weight, None, stride, padding, dilation, groups, deformable_groups
+    )
+
+
+def modulated_deform_conv(
+    input: Tensor,
+    offset: Tensor,
+    mask: Tensor | None,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: _Pair = 1,
+    padding: _Pair = 0,
+    dilation: _Pair = 1,
+    groups: int = 1,
+    deformable_groups: int = 1,
+) -> Tensor:
+    """Convolve at displaced positions, each scaled by a mask (Zhu et al., 2019).
+
+    Args:
+        input: (N, C, H, W).
+        offset: (N, D*K*2, H', W').
+        mask: (N, D*K, H', W'), or None for ones.
+        weight: (O, C/G, kh, kw).
+        bias: (O,) or None.
+        stride, padding, dilation, groups: as in a convolution.
+        deformable_groups: D.
+
+    Returns:
+        (N, O, H', W').
+    """
+    geometry = (_as_pair(stride), _as_pair(padding), _as_pair(dilation))
+    _check_shapes(input, offset, mask, weight, *geometry, groups, deformable_groups)
+    operator = find_operator("deform_conv", input.device)
+    if operator is not None:
+        numbers = (number for pair in geometry for number in pair)
+        return operator(input, offset, mask, weight, bias, *numbers, groups, deformable_groups)
+    return _deform_conv_reference(input, offset, mask, weight, bias, *geometry, groups)
+
+
+def _as_pair(value: _Pair) -> tuple[int, int]:
+    """(rows, columns) from either one number for both or the two."""
+    rows, columns = (value, value) if isinstance(value, int) else value
+    return rows, columns
+
+
+class _DeformConvBase(nn.Module):
+    """What both versions share: the settings and weights of a convolution, a norm and an activation."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: _Pair,
+        stride: _Pair,
+        padding: _Pair,
+        dilation: _Pair,
+        groups: int,
+        deformable_groups: int,
+        bias: bool,
+        norm: nn.Module | None,
+        activation: Callable[[Tensor], Tensor] | None,
+    ) -> None:
+        super().__init__()
+        if in_channels % groups or out_channels % groups:
+            raise ValueError(f"{in_channels} and {out_channels} channels do not split into {groups} groups")
+        self.in_channels = in_channels
+        self.out_channels = out_channels
+        self.kernel_size = _as_pair(kernel_size)
+        self.stride = _as_pair(stride)
+        self.padding = _as_pair(padding)
+        self.dilation = _as_pair(dilation)
+        self.groups = groups
+        self.deformable_groups = deformable_groups
+        self.norm = norm
+        self.activation = activation
+        self.weight = nn.Parameter(torch.empty(out_channels, in_channels // groups, *self.kernel_size))
+        self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
+        nn.init.kaiming_uniform_(self.weight, nonlinearity="relu")
+
+    def _convolve(self, x: Tensor, offset: Tensor, mask: Tensor | None) -> Tensor:
+        settings = (self.stride, self.padding, self.dilation, self.groups, self.deformable_groups)
+        y = modulated_deform_conv(x, offset, mask, self.weight, self.bias, *settings)
+        if self.norm is not None:
+            y = self.norm(y)
+        return y if self.activation is None else self.activation(y)
+
+    def extra_repr(self) -> str:
+        names = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups")
+        settings = [f"{name}={getattr(self, name)}" for name in (*names, "deformable_groups")]
+        return ", ".join([*settings, f"bias={self.bias is not None}"])
+
+
+class DeformConv(_DeformConvBase):
+    """Deformable convolution, then an optional norm, then an optional activation.
+
+    Args:
+        deformable_groups: input channels are split into so many groups, each with offsets of its own.
+        norm: module for the output, or None.
+        activation: function or module for the normalised output, or None.
+
+    The other arguments are those of a convolution. There is no bias.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: _Pair,
+        stride: _Pair = 1,
+        padding: _Pair = 0,
+        dilation: _Pair = 1,
+        groups: int = 1,
+        deformable_groups: int = 1,
+        bias: bool = False,
+        norm: nn.Module | None = None,
+        activation: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
+        if bias:
+            raise ValueError("DeformConv has no bias; use ModulatedDeformConv, or a norm with a bias")
+        settings = (kernel_size, stride, padding, dilation, groups, deformable_groups)
+        super().__init__(in_channels, out_channels, *settings, False, norm, activation)
+
+    def forward(self, x: Tensor, offset: Tensor) -> Tensor:
+        """(N, C, H, W), (N, D*K*2, H', W') offsets -> (N, O, H', W')."""
+        return self._convolve(x, offset, None)
+
+
+class ModulatedDeformConv(_DeformConvBase):
+    """Deformable convolution whose samples are scaled by a mask, then an optional norm and activation.
+
+    Args:
+        deformable_groups: input channels are split into so many groups, each with offsets and masks of its
+            own.
+        norm: module for the output, or None.
+        activation: function or module for the normalised output, or None.
+
+    The other arguments are those of a convolution.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: _Pair,
+        stride: _Pair = 1,
+        padding: _Pair = 0,
+        dilation: _Pair = 1,
+        groups: int = 1,
+        deformable_groups: int = 1,
+        bias: bool = True,
+        norm: nn.Module | None = None,
+        activation: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
+        settings = (kernel_size, stride, padding, dilation, groups, deformable_groups)
+        super().__init__(in_channels, out_channels, *settings, bias, norm, activation)
+
+    def forward(self, x: Tensor, offset: Tensor, mask: Tensor) -> Tensor:
+        """(N, C, H, W), (N, D*K*2, H', W') offsets, (N, D*K, H', W') mask -> (N, O, H', W')."""
+        return self._convolve(x, offset, mask)
+
+
+def _output_size(size: int, kernel: int, stride: int, padding: int, dilation: int) -> int:
+    return (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
+
+
+def _check_shapes(
+    input: Tensor,
+    offset: Tensor,
+    mask: Tensor | None,
+    weight: Tensor,
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+    dilation: tuple[int, int],
+    groups: int,
+    deformable_groups: int,
+) -> None:
+    if input.ndim != 4:
+        raise ValueError(f"expected an input of shape (N, C, H, W), got {tuple(input.shape)}")
+    channels, kernel = input.shape[1], weight.shape[2:]
+    if channels != weight.shape[1] * groups or channels % deformable_groups:
+        raise ValueError(
+            f"{channels} input channels do not fit weights of shape {tuple(weight.shape)} in {groups} groups "
+            f"or do not split into {deformable_groups} deformable groups"
+        )
+    size = tuple(_output_size(*one) for one in zip(input.shape[2:], kernel, stride, padding, dilation))
+    if min(size) < 1:
+        raise ValueError(
+            f"an input of {tuple(input.shape[2:])} is too small for this kernel: the output is {size}"
+        )
+    num_taps = deformable_groups * math.prod(kernel)
+    for name, tensor, depth in (("offset", offset, 2 * num_taps), ("mask", mask, num_taps)):
+        expected = (len(input), depth, *size)
+        if tensor is not None and tensor.shape != expected:
+            raise ValueError(f"expected {name} of shape {expected}, got {tuple(tensor.shape)}")
+
+
+def _deform_conv_reference(
+    input: Tensor,
+    offset: Tensor,
+    mask: Tensor | None,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+    dilation: tuple[int, int],
+    groups: int,
+) -> Tensor:
+    """Gather what every tap sees, image by image, and multiply it with the kernel."""
+    kernel, size = weight.shape[2:], offset.shape[2:]
+    offset = offset.unflatten(1, (-1, math.prod(kernel), 2))  # (N, D, K, 2, H', W')
+    mask = None if mask is None else mask.unflatten(1, (-1, math.prod(kernel)))  # (N, D, K, H', W')
+    grid = _tap_grid(kernel, size, stride, padding, dilation, offset)  # (K, 2, H', W')
+    kernel_matrix = weight.unflatten(0, (groups, -1)).flatten(2)  # (G, O/G, C/G*K)
+    outputs = []
+    for index, image in enumerate(input):
+        position = grid + offset[index].to(torch.promote_types(offset.dtype, torch.float32))
+        columns = _gather_taps(image, position, None if mask is None else mask[index])  # (C, K, H'*W')
+        columns = columns.unflatten(0, (groups, -1)).flatten(1, 2)  # (G, C/G*K, H'*W')
+        outputs.append(torch.bmm(kernel_matrix.to(columns.dtype), columns).flatten(0, 1))  # (O, H'*W')
+    if not outputs:
+        return input.sum() * 0 + weight.sum() * 0 + offset.new_zeros(0, weight.shape[0], *size)
+    output = torch.stack(outputs).unflatten(2, tuple(size))
+    if bias is not None:
+        output = output + bias[:, None, None]
+    return output.to(input.dtype)
+
+
+def _tap_grid(
+    kernel: torch.Size,
+    size: torch.Size,
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+    dilation: tuple[int, int],
+    like: Tensor,
+) -> Tensor:
+    """(K, 2, H', W') rows and columns at which the taps of an ordinary convolution look."""
+    axes: list[Any] = []
+    for axis in range(2):
+        tap = torch.arange(kernel[axis], device=like.device) * dilation[axis] - padding[axis]
+        place = torch.arange(size[axis], device=like.device) * stride[axis]
+        axes.append(tap[:, None] + place)  # (kernel, size)
+    rows, columns = axes[0][:, None, :, None], axes[1][None, :, None, :]  # both (kh, kw, H', W')
+    shape = (*kernel, *size)
+    return torch.stack([rows.expand(shape), columns.expand(shape)], dim=2).flatten(0, 1)
+
+
+def _gather_taps(image: Tensor, position: Tensor, mask: Tensor | None) -> Tensor:
+    """Sample an image bilinearly, with zeros around it.
+
+    Args:
+        image: (C, H, W).
+        position: (D, K, 2, H', W') rows and columns.
+        mask: (D, K, H', W') factors, or None.
+
+    Returns:
+        (C, K, H'*W').
+    """
+    _, height, width = image.shape
+    num_groups, num_taps = position.shape[:2]
+    y, x = position.flatten(3).unbind(dim=2)  # (D, K, H'*W')
+    top, left = y.detach().floor(), x.detach().floor()
+    corners = [(top, left), (top, left + 1), (top + 1, left), (top + 1, left + 1)]
+    # Exactly one cell outside every weight is 0, and so is the gradient.
+    is_near = (y > -1) & (y < height) & (x > -1) & (x < width)
+    indices, weights = [], []
+    for row, column in corners:
+        is_inside = (row >= 0) & (row < height) & (column >= 0) & (column < width) & is_near
+        weights.append((1 - (y - row).abs()) * (1 - (x - column).abs()))
+        weights[-1] = weights[-1].where(is_inside, 0)
+        indices.append((row * width + column).where(is_inside, 0).long())
+    weight = torch.stack(weights, dim=-1)  # (D, K, H'*W', 4)
+    if mask is not None:
+        weight = weight * mask.flatten(2).unsqueeze(-1).to(weight.dtype)
+    # One feature vector for each deformable group of each cell.
+    rows = to_rows(image.unflatten(0, (num_groups, -1)))  # (D*H*W, C/D)
+    first_row = torch.arange(num_groups, device=image.device) * (height * width)
+    index = torch.stack(indices, dim=-1) + first_row.view(-1, 1, 1, 1)
+    columns = sum_rows(rows, index.flatten(0, 2), weight.flatten(0, 2).to(rows.dtype))  # (D*K*H'*W', C/D)
+    columns = columns.unflatten(0, (num_groups, num_taps, -1))  # (D, K, H'*W', C/D)
+    return columns.permute(0, 3, 1, 2).flatten(0, 1)

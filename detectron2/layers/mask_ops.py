@@ -1,0 +1,154 @@
+"""Put masks that were predicted inside boxes back into the image.
+
+Shapes: R masks of M x M pixels. Boxes are XYXY in pixels of the image to paste into.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ._extension import find_operator
+
+BYTES_PER_FLOAT = 4
+GPU_MEM_LIMIT = 1024**3  # bytes; larger pastes on a GPU are done in chunks
+
+
+def paste_masks_in_image(
+    masks: Tensor, boxes: Tensor | Any, image_shape: tuple[int, int], threshold: float = 0.5
+) -> Tensor:
+    """Resize every mask to its box, place it in an otherwise empty image, and binarise it.
+
+    The mask's outer edges lie on the edges of the box. Pixels take bilinear samples at their centres.
+
+    Args:
+        masks: (R, M, M) probabilities.
+        boxes: (R, 4), or an object with such a `tensor`.
+        image_shape: (height, width).
+        threshold: smallest probability that counts as foreground; negative for no binarisation.
+
+    Returns:
+        (R, height, width), bool; or uint8 in 0..255 if the threshold is negative.
+    """
+    boxes = getattr(boxes, "tensor", boxes)
+    if masks.ndim != 3 or masks.shape[1] != masks.shape[2]:
+        raise ValueError(f"expected masks of shape (R, M, M), got {tuple(masks.shape)}")
+    if boxes.shape != (len(masks), 4):
+        raise ValueError(f"expected a box per mask, shape ({len(masks)}, 4), got {tuple(boxes.shape)}")
+    height, width = (int(size) for size in image_shape)
+    operator = find_operator("paste_masks", masks.device)
+    if operator is not None:
+        return operator(masks, boxes, height, width, threshold)
+    return _paste_masks_reference(masks, boxes, height, width, threshold)
+
+
+def _paste_masks_reference(masks: Tensor, boxes: Tensor, height: int, width: int, threshold: float) -> Tensor:
+    dtype = torch.bool if threshold >= 0 else torch.uint8
+    images = torch.zeros(len(masks), height, width, dtype=dtype, device=masks.device)
+    masks = masks if masks.is_floating_point() else masks.float()
+    # A box without finite edges becomes one without extent, which shows nothing.
+    boxes = boxes.where(boxes.isfinite().all(dim=1, keepdim=True), 0)
+    if masks.device.type == "cpu":
+        # One box at a time, and of the image only the part around it.
+        windows = _windows(boxes, masks.shape[1], height, width)
+        for mask, box, (y0, y1, x0, x1), image in zip(masks, boxes, windows, images):
+            if y0 < y1 and x0 < x1:
+                pasted = _sample_masks(mask[None], box[None], y0, y1, x0, x1)[0]
+                image[y0:y1, x0:x1] = _binarize(pasted, threshold)
+        return images
+    num_chunks = math.ceil(len(masks) * height * width * BYTES_PER_FLOAT / GPU_MEM_LIMIT)
+    for chunk in torch.arange(len(masks), device=masks.device).chunk(max(num_chunks, 1)):
+        if len(chunk):
+            pasted = _sample_masks(masks[chunk], boxes[chunk], 0, height, 0, width)
+            images[chunk] = _binarize(pasted, threshold)
+    return images
+
+
+def _windows(boxes: Tensor, mask_size: int, height: int, width: int) -> list[list[int]]:
+    """For each box, the rows [y0, y1) and columns [x0, x1) of the image that its mask can reach.
+
+    Interpolation with the zeros around a mask reaches half a mask pixel beyond the box.
+    """
+    start, end = boxes[:, :2].detach().double(), boxes[:, 2:].detach().double()
+    reach = (end - start).abs() / (2 * mask_size) + 1
+    start, end = (start - reach).floor(), (end + reach).ceil()
+    edges = [
+        start[:, 1].clamp(0, height),
+        end[:, 1].clamp(0, height),
+        start[:, 0].clamp(0, width),
+        end[:, 0].clamp(0, width),
+    ]
+    return torch.stack(edges, dim=1).long().tolist()
+
+
+def _sample_masks(masks: Tensor, boxes: Tensor, y0: int, y1: int, x0: int, x1: int) -> Tensor:
+    """(R, M, M) masks and their boxes -> (R, y1 - y0, x1 - x0) values at pixel centres, 0 outside the box."""
+    left, top, right, bottom = boxes.unsqueeze(-1).unbind(dim=1)  # each (R, 1)
+    y = torch.arange(y0, y1, device=masks.device, dtype=torch.float32) + 0.5
+    x = torch.arange(x0, x1, device=masks.device, dtype=torch.float32) + 0.5
+    # The box spans [-1, 1] in the frame of grid_sample. One without extent gets infinite positions: outside.
+    y = (y - top) / (bottom - top) * 2 - 1  # (R, rows)
+    x = (x - left) / (right - left) * 2 - 1  # (R, columns)
+    shape = (len(masks), y1 - y0, x1 - x0)
+    grid = torch.stack([x[:, None, :].expand(shape), y[:, :, None].expand(shape)], dim=3)
+    return F.grid_sample(masks[:, None], grid.to(masks.dtype), align_corners=False)[:, 0]
+
+
+def _binarize(values: Tensor, threshold: float) -> Tensor:
+    return values >= threshold if threshold >= 0 else (values * 255).to(torch.uint8)
+
+
+def paste_mask_in_image_old(mask: Tensor, box: Tensor, img_h: int, img_w: int, threshold: float) -> Tensor:
+    """Paste one mask the way of the first Mask R-CNN: integer box corners, resized by Pillow.
+
+    Kept for comparisons; `paste_masks_in_image` is exact for boxes of any coordinates.
+
+    Args:
+        mask: (M, M) probabilities.
+        box: (4,), truncated to integers; both corners are inside.
+        img_h: height of the image.
+        img_w: width of the image.
+        threshold: probability above which a pixel is foreground; negative for no binarisation.
+
+    Returns:
+        (img_h, img_w) uint8, 0 and 1, or 0..255 if the threshold is negative.
+    """
+    from PIL import Image
+
+    x0, y0, x1, y1 = box.to(torch.int32).tolist()
+    size = (x1 - x0 + 1, y1 - y0 + 1)
+    values = np.asarray(Image.fromarray(mask.float().cpu().numpy()).resize(size, Image.Resampling.BILINEAR))
+    resized = torch.from_numpy(values > threshold if threshold >= 0 else values * 255).to(torch.uint8)
+    image = torch.zeros(img_h, img_w, dtype=torch.uint8)
+    top, bottom = max(y0, 0), min(y1 + 1, img_h)
+    left, right = max(x0, 0), min(x1 + 1, img_w)
+    if top < bottom and left < right:
+        image[top:bottom, left:right] = resized[top - y0 : bottom - y0, left - x0 : right - x0]
+    return image
+
+
+def pad_masks(masks: Tensor, padding: int) -> tuple[Tensor, float]:
+    """Surround masks with zeros.
+
+    Args:
+        masks: (R, M, M).
+        padding: pixels on every side.
+
+    Returns:
+        (R, M + 2 * padding, M + 2 * padding) masks, and by how much they grew (new size / M).
+    """
+    padded = F.pad(masks, (padding,) * 4)
+    return padded, padded.shape[-1] / masks.shape[-1]
+
+
+def scale_boxes(boxes: Tensor, scale: float) -> Tensor:
+    """Scale (R, 4) boxes about their centres."""
+    start, end = boxes[:, :2], boxes[:, 2:]
+    center = (start + end) / 2
+    half_size = (end - start) * (scale / 2)
+    return torch.cat([center - half_size, center + half_size], dim=1)
