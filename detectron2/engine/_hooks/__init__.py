@@ -1,0 +1,1 @@
+"""The hooks, by subject. Users import them from `detectron2.engine.hooks`."""

@@ -1,0 +1,69 @@
+"""Which evaluators score a data set, by what its metadata says about it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+from detectron2.config.config import CfgNode
+from detectron2.data.catalog import MetadataCatalog
+from detectron2.evaluation.coco_evaluation import COCOEvaluator
+from detectron2.evaluation.evaluator import DatasetEvaluator, DatasetEvaluators
+from detectron2.evaluation.panoptic_evaluation import COCOPanopticEvaluator
+from detectron2.evaluation.sem_seg_evaluation import SemSegEvaluator
+
+__all__ = ["build_evaluator"]
+
+
+def _make_sem_seg(cfg: CfgNode, name: str, folder: str) -> DatasetEvaluator:
+    return SemSegEvaluator(name, distributed=True, output_dir=folder)
+
+
+def _make_instances(cfg: CfgNode, name: str, folder: str) -> DatasetEvaluator:
+    return COCOEvaluator(
+        name,
+        output_dir=folder,
+        max_dets_per_image=_max_dets(cfg),
+        kpt_oks_sigmas=cfg.TEST.KEYPOINT_OKS_SIGMAS,
+    )
+
+
+def _max_dets(cfg: CfgNode) -> list[int] | None:
+    """COCO counts 100 detections per image at most; a model that is asked for more is scored with more."""
+    return [1, 10, cfg.TEST.DETECTIONS_PER_IMAGE] if cfg.TEST.DETECTIONS_PER_IMAGE > 100 else None
+
+
+def _make_panoptic(cfg: CfgNode, name: str, folder: str) -> DatasetEvaluator:
+    return COCOPanopticEvaluator(name, folder)
+
+
+_MAKERS: dict[str, tuple[Callable[[CfgNode, str, str], DatasetEvaluator], ...]] = {
+    "coco": (_make_instances,),
+    "sem_seg": (_make_sem_seg,),
+    # Semantic and instance scores show which half of a panoptic model is the weak one.
+    "coco_panoptic_seg": (_make_sem_seg, _make_instances, _make_panoptic),
+}
+
+
+def build_evaluator(cfg: CfgNode, dataset_name: str, output_folder: str | None = None) -> DatasetEvaluator:
+    """Make the evaluator of a data set from the `evaluator_type` in its metadata.
+
+    Args:
+        cfg: the config of the run.
+        dataset_name: a registered data set.
+        output_folder: where predictions and results are kept; None is "inference" in `OUTPUT_DIR`.
+
+    Raises:
+        NotImplementedError: the metadata names no evaluator that there is.
+    """
+    folder = output_folder or os.path.join(cfg.OUTPUT_DIR, "inference")
+    evaluator_type = getattr(MetadataCatalog.get(dataset_name), "evaluator_type", None)
+    if evaluator_type not in _MAKERS:
+        raise NotImplementedError(
+            f"No evaluator for the data set {dataset_name!r}: its metadata has "
+            f"evaluator_type={evaluator_type!r}, and there are {', '.join(sorted(_MAKERS))}. Set "
+            f"MetadataCatalog.get({dataset_name!r}).evaluator_type, or override build_evaluator of the "
+            "trainer."
+        )
+    evaluators = [make(cfg, dataset_name, folder) for make in _MAKERS[evaluator_type]]
+    return evaluators[0] if len(evaluators) == 1 else DatasetEvaluators(evaluators)
