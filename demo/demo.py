@@ -1,0 +1,300 @@
+#!/usr/bin/env python
+"""Run a model on pictures, a video or a camera, and draw what it finds.
+
+demo/demo.py --config-file configs/COCO-PanopticSegmentation/panoptic_fpn_R2_101_3x.yaml
+    --input a.jpg 'folder/*.png' another_folder --output out/ --opts MODEL.WEIGHTS model.pth
+"""
+
+from __future__ import annotations
+
+import argparse
+import glob
+import logging
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+import tqdm
+from predictor import VisualizationDemo
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from detectron2.config import CfgNode, get_cfg
+from detectron2.data.detection_utils import read_image
+from detectron2.utils.logger import setup_logger
+from detectron2.utils.user_errors import exit_on_user_error
+
+logger = logging.getLogger("detectron2.demo")
+
+WINDOW_NAME = "detectron2"
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
+VIDEO_CODECS = {".mp4": "mp4v", ".mkv": "XVID", ".avi": "XVID"}
+DEFAULT_FRAMES_PER_SECOND = 25.0
+
+
+def get_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config-file", required=True, metavar="FILE", help="the config of the model")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument(
+        "--input", nargs="+", metavar="PATH", help="pictures, folders of pictures, or patterns"
+    )
+    source.add_argument("--video-input", metavar="FILE", help="a video file")
+    source.add_argument("--webcam", action="store_true", help="take pictures from the first camera")
+    parser.add_argument(
+        "--output",
+        metavar="PATH",
+        help="a folder, or a file name for a single picture or a video; without it a window opens",
+    )
+    parser.add_argument(
+        "--confidence-threshold", type=float, default=0.5, help="lowest score of an instance to be drawn"
+    )
+    parser.add_argument(
+        "--parallel",
+        action="store_true",
+        help="predict in other processes, one per GPU, while this one draws",
+    )
+    parser.add_argument(
+        "--opts",
+        nargs=argparse.REMAINDER,
+        default=[],
+        metavar="KEY VALUE",
+        help="config keys and values that replace those of the file; they come last",
+    )
+    return parser
+
+
+def setup_cfg(args: argparse.Namespace) -> CfgNode:
+    """The config for prediction: thresholds as asked for, and the CPU where CUDA is not there."""
+    cfg = get_cfg()
+    cfg.merge_from_file(args.config_file)
+    cfg.merge_from_list(args.opts)
+    cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = args.confidence_threshold
+    cfg.MODEL.RETINANET.SCORE_THRESH_TEST = args.confidence_threshold
+    cfg.MODEL.PANOPTIC_FPN.COMBINE.INSTANCES_CONFIDENCE_THRESH = args.confidence_threshold
+    if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
+        logger.info("MODEL.DEVICE is '%s', but there is no CUDA device: running on the CPU", cfg.MODEL.DEVICE)
+        cfg.MODEL.DEVICE = "cpu"
+    if not cfg.MODEL.WEIGHTS:
+        logger.warning("MODEL.WEIGHTS is empty: an untrained model finds nothing sensible")
+    cfg.freeze()
+    return cfg
+
+
+def find_pictures(inputs: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Resolve folders and patterns.
+
+    Returns:
+        Paths of pictures in a fixed order, each once, and the inputs that name none.
+    """
+    found: dict[str, None] = {}
+    missing = []
+    for entry in inputs:
+        path = os.path.expanduser(entry)
+        if os.path.isdir(path):
+            paths = [
+                os.path.join(path, n) for n in sorted(os.listdir(path)) if n.lower().endswith(IMAGE_SUFFIXES)
+            ]
+        else:
+            paths = (
+                [path] if os.path.isfile(path) else sorted(p for p in glob.glob(path) if os.path.isfile(p))
+            )
+        found.update(dict.fromkeys(paths))
+        if not paths:
+            missing.append(entry)
+    return list(found), missing
+
+
+def plan_outputs(pictures: Sequence[str], output: str | None) -> dict[str, str | None]:
+    """Decide where the drawing of each picture goes; pictures of one name get numbers.
+
+    Raises:
+        ValueError: a drawing would take the place of an input.
+    """
+    if output is None:
+        return dict.fromkeys(pictures)
+    is_file = (
+        len(pictures) == 1
+        and not os.path.isdir(output)
+        and os.path.splitext(output)[1].lower() in IMAGE_SUFFIXES
+    )
+    if is_file:
+        planned = {pictures[0]: output}
+    else:
+        planned, taken = {}, set()
+        for picture in pictures:
+            stem, suffix = os.path.splitext(os.path.basename(picture))
+            suffix = suffix if suffix.lower() in IMAGE_SUFFIXES else ".jpg"
+            name, number = stem + suffix, 2
+            while name.lower() in taken:
+                name, number = f"{stem}_{number}{suffix}", number + 1
+            taken.add(name.lower())
+            planned[picture] = os.path.join(output, name)
+    originals = {os.path.realpath(picture) for picture in pictures}
+    for picture, target in planned.items():
+        if os.path.realpath(target) in originals:
+            raise ValueError(
+                f"the drawing of {picture} would overwrite an input; give --output another folder"
+            )
+    return dict(planned)
+
+
+def run_on_pictures(demo: VisualizationDemo, outputs: dict[str, str | None]) -> list[str]:
+    """Predict on pictures one by one; return those that could not be read."""
+    broken = []
+    for path, target in tqdm.tqdm(outputs.items(), unit="picture", disable=not outputs):
+        try:
+            image = read_image(path, format="BGR")
+        except (OSError, ValueError) as error:
+            logger.error("Skipped %s: %s", path, error)
+            broken.append(path)
+            continue
+        started = time.perf_counter()
+        predictions, drawing = demo.run_on_image(image)
+        logger.info("%s: %s in %.2f s", path, summarize(predictions), time.perf_counter() - started)
+        if target is not None:
+            drawing.save(target)
+        elif show(drawing.get_image()[:, :, ::-1], wait=0):
+            break
+    return broken
+
+
+def summarize(predictions: dict[str, Any]) -> str:
+    if "panoptic_seg" in predictions:
+        segments = predictions["panoptic_seg"][1]
+        return "panoptic segmentation" if segments is None else f"{len(segments)} segments"
+    if "instances" in predictions:
+        return f"{len(predictions['instances'])} instances"
+    return "finished"
+
+
+def show(bgr: np.ndarray, wait: int) -> bool:
+    """Show a picture in a window; return whether the user pressed Escape.
+
+    Raises:
+        ValueError: the installed OpenCV cannot open windows.
+    """
+    try:
+        cv2.namedWindow(WINDOW_NAME, cv2.WINDOW_NORMAL)
+        cv2.imshow(WINDOW_NAME, bgr)
+        return cv2.waitKey(wait) == 27
+    except cv2.error as error:
+        raise ValueError("OpenCV cannot open a window here; give --output to write files instead") from error
+
+
+def read_frames(capture: cv2.VideoCapture) -> Iterator[np.ndarray]:
+    """The frames of an opened video or camera, (H, W, 3) BGR, until it ends."""
+    while True:
+        success, frame = capture.read()
+        if not success:
+            return
+        yield frame
+
+
+@contextmanager
+def video_writer(path: str, frames_per_second: float, size: tuple[int, int]) -> Iterator[cv2.VideoWriter]:
+    """Open a video file for writing; it appears under its name when it is complete.
+
+    Args:
+        size: (width, height).
+    """
+    suffix = os.path.splitext(path)[1].lower()
+    if suffix not in VIDEO_CODECS:
+        raise ValueError(f"cannot write a video as '{path}': end it in one of {', '.join(VIDEO_CODECS)}")
+    folder = os.path.dirname(path) or "."
+    os.makedirs(folder, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".demo", dir=folder) as scratch:
+        temporary = os.path.join(scratch, f"video{suffix}")
+        codec = cv2.VideoWriter.fourcc(*VIDEO_CODECS[suffix])
+        writer = cv2.VideoWriter(temporary, codec, frames_per_second, size)
+        if not writer.isOpened():
+            raise ValueError(f"the installed OpenCV cannot write {suffix} videos; try another suffix")
+        try:
+            yield writer
+        finally:
+            writer.release()
+        os.replace(temporary, path)
+
+
+def run_on_video(demo: VisualizationDemo, source: str | int, output: str | None) -> None:
+    """Predict on a video file (a path) or a camera (a number)."""
+    if isinstance(source, str) and not os.path.isfile(source):
+        raise FileNotFoundError(f"there is no video file '{source}'")
+    target = video_output(source, output)
+    capture = cv2.VideoCapture(source)
+    if not capture.isOpened():
+        kind = f"the video '{source}'" if isinstance(source, str) else f"camera {source}"
+        raise ValueError(f"OpenCV cannot open {kind}")
+    size = (int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)), int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT)))
+    frames_per_second = capture.get(cv2.CAP_PROP_FPS) or DEFAULT_FRAMES_PER_SECOND
+    total = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if isinstance(source, str) else 0
+    drawings = tqdm.tqdm(
+        demo.run_on_video(read_frames(capture)), total=total if total > 0 else None, unit="frame"
+    )
+    try:
+        if target is None:
+            for drawing in drawings:
+                if show(drawing, wait=1):
+                    break
+            return
+        with video_writer(target, frames_per_second, size) as writer:
+            num_frames = 0
+            for num_frames, drawing in enumerate(drawings, 1):  # noqa: B007
+                writer.write(drawing)
+            if not num_frames:
+                raise ValueError(f"'{source}' holds no frame that OpenCV can read")
+        logger.info("Wrote %d frames to %s", num_frames, target)
+    finally:
+        capture.release()
+
+
+def video_output(source: str | int, output: str | None) -> str | None:
+    """Where the drawn video goes: the file that was named, or one in the folder that was."""
+    if output is None:
+        return None
+    target = output
+    if os.path.isdir(output) or os.path.splitext(output)[1].lower() not in VIDEO_CODECS:
+        stem = os.path.splitext(os.path.basename(source))[0] if isinstance(source, str) else "webcam"
+        target = os.path.join(output, f"{stem}.mp4")
+    if isinstance(source, str) and os.path.realpath(target) == os.path.realpath(source):
+        raise ValueError(f"the drawing of {source} would overwrite it; give --output another folder or name")
+    return target
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the demo; return 0, or 1 where an input was skipped."""
+    args = get_parser().parse_args(argv)
+    setup_logger(name="fvcore")
+    setup_logger()
+    cfg = setup_cfg(args)
+    if not args.input:
+        demo = VisualizationDemo(cfg, parallel=args.parallel)
+        run_on_video(demo, 0 if args.webcam else args.video_input, args.output)
+        return 0
+
+    pictures, skipped = find_pictures(args.input)
+    for entry in skipped:
+        logger.error("Skipped %s: there is no such picture, and no picture in it", entry)
+    outputs = plan_outputs(pictures, args.output)
+    if pictures:
+        demo = VisualizationDemo(cfg, parallel=args.parallel)
+        with logging_redirect_tqdm([logging.getLogger("detectron2")]):
+            skipped += run_on_pictures(demo, outputs)
+    num_asked = len(pictures) + len(skipped) - sum(path in outputs for path in skipped)
+    if skipped:
+        logger.error("%d of %d inputs were skipped: %s", len(skipped), num_asked, ", ".join(skipped))
+    return 1 if skipped else 0
+
+
+if __name__ == "__main__":
+    with exit_on_user_error():
+        status = main()
+    sys.exit(status)

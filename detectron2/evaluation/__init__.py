@@ -1,0 +1,11 @@
+"""Scoring predictions. Knows outputs, never models."""
+
+from .coco_evaluation import COCOEvaluator as COCOEvaluator
+from .evaluator import DatasetEvaluator as DatasetEvaluator
+from .evaluator import DatasetEvaluators as DatasetEvaluators
+from .evaluator import inference_context as inference_context
+from .evaluator import inference_on_dataset as inference_on_dataset
+from .panoptic_evaluation import COCOPanopticEvaluator as COCOPanopticEvaluator
+from .sem_seg_evaluation import SemSegEvaluator as SemSegEvaluator
+from .testing import print_csv_format as print_csv_format
+from .testing import verify_results as verify_results

@@ -1,0 +1,74 @@
+"""A drop-in `COCOeval` that is served by the fast engine."""
+
+from __future__ import annotations
+
+import copy
+import datetime
+from typing import Any
+
+import numpy as np
+from pycocotools.cocoeval import COCOeval
+
+from detectron2.evaluation._coco_engine import (
+    complete_annotations,
+    params_to_settings,
+    run_hotcoco_tables,
+)
+
+
+class COCOeval_opt(COCOeval):
+    """`pycocotools.cocoeval.COCOeval` with the same arguments, parameters and numbers, computed by hotcoco.
+
+    `evaluate()` fills `evalImgs`, `accumulate()` fills `eval`; `summarize()` is inherited. `ious` stays
+    empty.
+    """
+
+    def evaluate(self) -> None:
+        """Match detections and ground truth with the current `params`."""
+        params = self.params
+        params.imgIds = list(np.unique(params.imgIds))
+        if params.useCats:
+            params.catIds = list(np.unique(params.catIds))
+        params.maxDets = sorted(params.maxDets)
+        self._evaluator = run_hotcoco_tables(
+            complete_annotations(self.cocoGt.dataset),
+            _result_entries(self.cocoDt.dataset, params.iouType),
+            params.iouType,
+            params_to_settings(params),
+        )
+        self._paramsEval = copy.deepcopy(params)
+        self.evalImgs = _in_official_order(self._evaluator.evalImgs, params)
+
+    def accumulate(self, p: Any = None) -> None:
+        """Tabulate precision and recall over the matches."""
+        if not hasattr(self, "_evaluator"):
+            raise RuntimeError("call evaluate() before accumulate()")
+        if p is not None and p is not self.params:
+            raise ValueError("COCOeval_opt accumulates with the params of evaluate(); set them before that")
+        tables = self._evaluator.eval
+        assert tables is not None
+        self.eval = {
+            "params": self.params,
+            "counts": list(tables["counts"]),
+            "date": datetime.datetime.now().strftime("%Y-%m-%d %H:%M:%S"),
+            **{name: np.asarray(tables[name]) for name in ("precision", "recall", "scores")},
+        }
+
+
+def _in_official_order(matches: list[Any], params: Any) -> list[dict[str, Any] | None]:
+    """List the matches by category, area range and image, with None where there is nothing to match."""
+    found = {(m["category_id"], *map(float, m["aRng"]), m["image_id"]): m for m in matches if m is not None}
+    categories = params.catIds if params.useCats else [-1]
+    return [
+        found.get((int(category), *map(float, area), int(image)))
+        for category in categories
+        for area in params.areaRng
+        for image in params.imgIds
+    ]
+
+
+def _result_entries(dataset: dict[str, Any], iou_type: str) -> list[dict[str, Any]]:
+    """Detections as `loadRes` took them in: what it derived (a box from a mask) must not change the areas."""
+    keys = {"bbox": {"bbox"}, "segm": {"segmentation"}, "keypoints": {"keypoints", "bbox"}}[iou_type]
+    kept = {"image_id", "category_id", "score"} | keys
+    return [{k: v for k, v in entry.items() if k in kept} for entry in dataset.get("annotations", [])]

@@ -1,0 +1,175 @@
+"""Colours: a palette of well separated ones, names and codes, lightening and darkening.
+
+A colour is RGB with channels in [0, 1] unless said otherwise.
+"""
+
+from __future__ import annotations
+
+import colorsys
+import math
+import random
+from collections.abc import Sequence
+
+import numpy as np
+
+Color = tuple[float, float, float]
+ColorLike = str | Sequence[float] | np.ndarray
+
+_PALETTE_SIZE = 80
+_GOLDEN_ANGLE = math.pi * (3 - math.sqrt(5))
+_FIRST_HUE = 4.2  # radians: the palette starts with a blue
+# Lightness and chroma take turns, so that neighbours in the list differ by more than their hue.
+_TIERS = ((0.70, 0.16), (0.80, 0.14), (0.60, 0.19), (0.75, 0.11), (0.66, 0.18))
+
+# One-letter names keep the shades that plotting libraries gave them.
+_LETTERS: dict[str, Color] = {
+    "b": (0.0, 0.0, 1.0),
+    "g": (0.0, 0.5, 0.0),
+    "r": (1.0, 0.0, 0.0),
+    "c": (0.0, 0.75, 0.75),
+    "m": (0.75, 0.0, 0.75),
+    "y": (0.75, 0.75, 0.0),
+    "k": (0.0, 0.0, 0.0),
+    "w": (1.0, 1.0, 1.0),
+}
+
+
+def _oklch_to_rgb(lightness: float, chroma: float, hue: float) -> Color:
+    """Convert from the OKLCH space, in which equal steps look equal. Colours out of gamut lose chroma."""
+    while True:
+        a, b = chroma * math.cos(hue), chroma * math.sin(hue)
+        long, medium, short = (
+            (lightness + 0.3963377774 * a + 0.2158037573 * b) ** 3,
+            (lightness - 0.1055613458 * a - 0.0638541728 * b) ** 3,
+            (lightness - 0.0894841775 * a - 1.2914855480 * b) ** 3,
+        )
+        linear = (
+            4.0767416621 * long - 3.3077115913 * medium + 0.2309699292 * short,
+            -1.2684380046 * long + 2.6097574011 * medium - 0.3413193965 * short,
+            -0.0041960863 * long - 0.7034186147 * medium + 1.7076147010 * short,
+        )
+        if chroma <= 0 or all(-1e-3 <= channel <= 1 + 1e-3 for channel in linear):
+            red, green, blue = (_gamma(min(max(channel, 0.0), 1.0)) for channel in linear)
+            return red, green, blue
+        chroma = max(0.0, chroma - 0.005)
+
+
+def _gamma(linear: float) -> float:
+    return 12.92 * linear if linear <= 0.0031308 else 1.055 * linear ** (1 / 2.4) - 0.055
+
+
+def _make_palette() -> np.ndarray:
+    tiers = (_TIERS[i % len(_TIERS)] for i in range(_PALETTE_SIZE))
+    colors = [
+        _oklch_to_rgb(light, chroma, _FIRST_HUE + i * _GOLDEN_ANGLE)
+        for i, (light, chroma) in enumerate(tiers)
+    ]
+    return np.asarray(colors, dtype=np.float32)
+
+
+_COLORS = _make_palette()
+"""(80, 3) RGB."""
+
+
+def colormap(rgb: bool = False, maximum: float = 255) -> np.ndarray:
+    """The palette.
+
+    Args:
+        rgb: RGB order instead of BGR.
+        maximum: value of a full channel, 255 or 1.
+
+    Returns:
+        (80, 3) float32.
+    """
+    if maximum not in (255, 1):
+        raise ValueError(f"maximum should be 255 or 1, got {maximum}")
+    return np.ascontiguousarray(_COLORS if rgb else _COLORS[:, ::-1]) * np.float32(maximum)
+
+
+def random_color(rgb: bool = False, maximum: float = 255) -> np.ndarray:
+    """One colour of the palette, at random: (3,) float32. Arguments as for `colormap`."""
+    return colormap(rgb, maximum)[random.randrange(_PALETTE_SIZE)]
+
+
+def random_colors(N: int, rgb: bool = False, maximum: float = 255) -> list[np.ndarray]:
+    """N colours of the palette in random order; none repeats before all were used. Arguments as for
+    `colormap`.
+    """
+    palette = colormap(rgb, maximum)
+    order: list[int] = []
+    while len(order) < N:
+        order += random.sample(range(_PALETTE_SIZE), min(_PALETTE_SIZE, N - len(order)))
+    return [palette[i] for i in order]
+
+
+def palette_color(index: int) -> Color:
+    """The palette's colour at an index, which wraps around."""
+    red, green, blue = _COLORS[index % _PALETTE_SIZE].tolist()
+    return red, green, blue
+
+
+def parse_color(color: ColorLike) -> Color:
+    """Read a colour.
+
+    Args:
+        color: three or four channels in [0, 1] (a fourth, opacity, is dropped), a one-letter name ("g"), an
+            HTML name ("orange"), a hexadecimal code ("#ff8800"), or a grey level as text ("0.5").
+    """
+    if isinstance(color, str):
+        return _parse_color_text(color)
+    channels = [float(c) for c in color]
+    if len(channels) not in (3, 4) or not all(0 <= c <= 1 for c in channels):
+        raise ValueError(
+            f"a colour should have 3 or 4 channels in [0, 1], got {color!r}; divide 8-bit values by 255"
+        )
+    return channels[0], channels[1], channels[2]
+
+
+def _parse_color_text(text: str) -> Color:
+    from PIL import ImageColor
+
+    if text in _LETTERS:
+        return _LETTERS[text]
+    try:
+        grey = float(text)
+        return parse_color((grey, grey, grey))
+    except ValueError:
+        pass
+    try:
+        red, green, blue = ImageColor.getrgb(text.removeprefix("tab:"))[:3]
+    except ValueError as error:
+        raise ValueError(
+            f"unknown colour {text!r}: use a name such as 'orange', '#rrggbb', or three numbers"
+        ) from error
+    return red / 255, green / 255, blue / 255
+
+
+def change_brightness(color: ColorLike, factor: float) -> Color:
+    """Move a colour towards white (factor in (0, 1]) or black (factor in [-1, 0))."""
+    if not -1 <= factor <= 1:
+        raise ValueError(f"factor should be in [-1, 1], got {factor}")
+    target = 1.0 if factor > 0 else 0.0
+    red, green, blue = (c + (target - c) * abs(factor) for c in parse_color(color))
+    return red, green, blue
+
+
+def legible_on_dark(color: ColorLike) -> Color:
+    """A colour of the same hue that is bright enough for text on a dark box."""
+    red, green, blue = parse_color(color)
+    hue, lightness, saturation = colorsys.rgb_to_hls(red, green, blue)
+    return colorsys.hls_to_rgb(hue, max(lightness, 0.80), min(saturation, 0.9))
+
+
+def shade(color: ColorLike, index: int) -> Color:
+    """A colour close to the given one, to tell instances of one class apart.
+
+    Args:
+        index: counts the instances of the class; 0 gives the colour itself, neighbours differ most.
+    """
+    hue, lightness, saturation = colorsys.rgb_to_hls(*parse_color(color))
+    # Multiples of irrational numbers spread evenly however many there are.
+    turn, step = (index * 0.6180339887) % 1.0, (index * 0.7548776662) % 1.0
+    hue_offset = 0.16 * (turn if turn < 0.5 else turn - 1.0)
+    lightness_offset = 0.36 * (step if step < 0.5 else step - 1.0)
+    lightness = min(max(0.85, lightness), max(min(0.25, lightness), lightness + lightness_offset))
+    return colorsys.hls_to_rgb((hue + hue_offset) % 1.0, lightness, saturation)

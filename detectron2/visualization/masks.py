@@ -1,0 +1,125 @@
+"""Masks in any of the forms that data sets and models use.
+
+Shapes: H x W the image. A polygon is a flat array x0, y0, x1, y1, ... in pixels of the image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+from hotcoco import mask as mask_util
+
+
+class GenericMask:
+    """One object's mask, given as polygons, run lengths or pixels, and turned into the others when asked."""
+
+    def __init__(
+        self, mask_or_polygons: Sequence[Any] | Mapping[str, Any] | np.ndarray, height: int, width: int
+    ) -> None:
+        """
+        Args:
+            mask_or_polygons: a list of polygons, COCO run lengths (compressed or not), or an (H, W) array.
+        """
+        self.height = height
+        self.width = width
+        self._mask: np.ndarray | None = None
+        self._polygons: list[np.ndarray] | None = None
+        self._has_holes: bool | None = None
+        if isinstance(mask_or_polygons, Mapping):
+            self._mask = _decode_rle(mask_or_polygons, height, width)
+        elif isinstance(mask_or_polygons, np.ndarray) and mask_or_polygons.ndim == 2:
+            if mask_or_polygons.shape != (height, width):
+                raise ValueError(
+                    f"the mask is {mask_or_polygons.shape}, the image {(height, width)} (height, width)"
+                )
+            self._mask = (mask_or_polygons != 0).astype(np.uint8)
+        elif isinstance(mask_or_polygons, (list, tuple)):
+            self._polygons = [np.asarray(polygon).reshape(-1) for polygon in mask_or_polygons]
+            self._has_holes = False  # polygons of COCO's format only add up
+        else:
+            raise TypeError(
+                "a mask should be a list of polygons, run lengths, or a (height, width) array; "
+                f"got {type(mask_or_polygons).__name__}"
+            )
+
+    @property
+    def mask(self) -> np.ndarray:
+        """(H, W) uint8, 0 or 1."""
+        if self._mask is None:
+            self._mask = self.polygons_to_mask(self._polygons or [])
+        return self._mask
+
+    @property
+    def polygons(self) -> list[np.ndarray]:
+        """The outlines, holes among them."""
+        if self._polygons is None:
+            self._polygons, self._has_holes = self.mask_to_polygons(self.mask)
+        return self._polygons
+
+    @property
+    def has_holes(self) -> bool:
+        """Whether the object has holes, which polygons of COCO's format cannot express."""
+        if self._has_holes is None:
+            self._polygons, self._has_holes = self.mask_to_polygons(self.mask)
+        return self._has_holes
+
+    def mask_to_polygons(self, mask: np.ndarray) -> tuple[list[np.ndarray], bool]:
+        """Trace the outlines of a mask through the centres of its border pixels.
+
+        Returns:
+            Outlines of at least three points, and whether any surrounds a hole.
+        """
+        contours, hierarchy = cv2.findContours(
+            np.ascontiguousarray(mask, dtype=np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE
+        )
+        if hierarchy is None:
+            return [], False
+        parents = hierarchy.reshape(-1, 4)[:, 3]
+        return [c.reshape(-1) + 0.5 for c in contours if len(c) >= 3], bool((parents >= 0).any())
+
+    def polygons_to_mask(self, polygons: Sequence[Any]) -> np.ndarray:
+        """Rasterise polygons as COCO does: (H, W) uint8."""
+        usable = [np.asarray(p, dtype=np.float64).reshape(-1).tolist() for p in polygons if len(p) >= 6]
+        if not usable:
+            return np.zeros((self.height, self.width), dtype=np.uint8)
+        return mask_util.decode(mask_util.merge(mask_util.frPyObjects(usable, self.height, self.width)))
+
+    def area(self) -> int:
+        """Number of pixels."""
+        return int(self.mask.sum())
+
+    def bbox(self) -> np.ndarray:
+        """(4,) XYXY, all zero for an empty mask."""
+        return mask_extent(self.mask)
+
+
+def _decode_rle(rle: Mapping[str, Any], height: int, width: int) -> np.ndarray:
+    if tuple(rle["size"]) != (height, width):
+        raise ValueError(
+            f"the run lengths are for {tuple(rle['size'])}, the image is {(height, width)} (height, width)"
+        )
+    compressed = (
+        mask_util.frPyObjects(dict(rle), height, width) if isinstance(rle["counts"], list) else dict(rle)
+    )
+    return mask_util.decode(compressed)
+
+
+def mask_extent(mask: np.ndarray) -> np.ndarray:
+    """(4,) XYXY box around the nonzero pixels of a mask, all zero for an empty one."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if not len(rows):
+        return np.zeros(4)
+    return np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], dtype=np.float64)
+
+
+def innermost_point(mask: np.ndarray) -> tuple[float, float] | None:
+    """The point (x, y) of a mask that is farthest from its border; None for an empty mask."""
+    if not mask.any():
+        return None
+    padded = np.pad(mask.astype(np.uint8), 1)
+    distance = cv2.distanceTransform(padded, cv2.DIST_L2, 3)
+    row, column = np.unravel_index(int(distance.argmax()), distance.shape)
+    return float(column) - 0.5, float(row) - 0.5

@@ -1,0 +1,184 @@
+"""The two engines of COCO scoring against each other and against published numbers."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from detectron2.evaluation._coco_engine import CocoSettings, complete_annotations, make_coco, score_coco
+from detectron2.evaluation.coco_evaluation import COCOevalMaxDets
+from detectron2.evaluation.fast_eval_api import COCOeval_opt
+
+from .coco_fuzz import random_coco
+
+
+def _official(truth: dict[str, Any], detections: list[Any], iou_type: str, **params: Any) -> COCOeval:
+    """Run pycocotools by itself."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        gt = make_coco(truth)
+        evaluator = COCOeval(gt, gt.loadRes([dict(d) for d in detections]), iou_type)
+        for name, value in params.items():
+            setattr(evaluator.params, name, value)
+        evaluator.evaluate()
+        evaluator.accumulate()
+        if 100 in evaluator.params.maxDets or iou_type == "keypoints":
+            evaluator.summarize()  # it has no average precision at other limits
+    return evaluator
+
+
+def _as_stats(metrics: dict[str, float]) -> list[float]:
+    return [-1.0 if math.isnan(value) else value for value in metrics.values()]
+
+
+@pytest.mark.parametrize("iou_type", ["bbox", "segm", "keypoints"])
+@pytest.mark.parametrize("seed", range(12))
+def test_engines_agree_to_the_last_bit(seed: int, iou_type: str) -> None:
+    truth, detections = random_coco(seed)
+    if not detections:
+        pytest.skip("pycocotools cannot load an empty result")
+    fast = score_coco(truth, detections, iou_type)
+    reference = score_coco(truth, detections, iou_type, engine="pycocotools")
+    np.testing.assert_array_equal(fast.precision, reference.precision)
+    np.testing.assert_array_equal(fast.recall, reference.recall)
+    np.testing.assert_array_equal(fast.scores, reference.scores)
+    without_box = [{k: v for k, v in d.items() if k != "bbox"} for d in detections]
+    official = _official(truth, without_box if iou_type == "segm" else detections, iou_type)
+    np.testing.assert_array_equal(_as_stats(fast.metrics()), official.stats)
+
+
+@pytest.mark.parametrize("iou_type", ["segm", "bbox"])
+def test_published_numbers_come_out_to_every_printed_digit(iou_type: str, shared_dir: Path) -> None:
+    folder = shared_dir / "real" / "coco_eval"
+    blocks = (folder / "val2014_fake_eval_res.txt").read_text().split("type=")
+    published = next(block for block in blocks if block.startswith(iou_type))
+    truth = json.loads((folder / "instances_val2014_100.json").read_text())
+    detections = json.loads((folder / f"instances_val2014_fake{iou_type}100_results.json").read_text())
+    for engine in ("hotcoco", "pycocotools"):
+        summary = score_coco(truth, detections, iou_type, engine=engine).summary()
+        assert re.findall(r"\] = (.*)", summary) == re.findall(r"\] = (.*)", published)
+        assert len(summary.splitlines()) == 12
+
+
+def test_summary_reads_like_the_official_one() -> None:
+    truth, detections = random_coco(3)
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        evaluator = _official(truth, detections, "bbox")
+        with contextlib.redirect_stdout(printed):
+            evaluator.summarize()
+    assert score_coco(truth, detections, "bbox").summary() == printed.getvalue().rstrip("\n")
+
+
+@pytest.mark.parametrize("engine", ["hotcoco", "pycocotools"])
+def test_annotation_id_zero_counts_as_found(engine: Any) -> None:
+    box = [10.0, 10.0, 40.0, 40.0]
+    truth = {
+        "images": [{"id": 1, "height": 100, "width": 100}],
+        "categories": [{"id": 1, "name": "thing"}],
+        "annotations": [{"id": 0, "image_id": 1, "category_id": 1, "bbox": box, "area": 1600.0}],
+    }
+    detections = [{"image_id": 1, "category_id": 1, "bbox": box, "score": 0.9}]
+    assert score_coco(truth, detections, "bbox", engine=engine).average_precision() == pytest.approx(1.0)
+
+
+def test_missing_area_is_that_of_the_box(caplog: pytest.LogCaptureFixture) -> None:
+    truth, detections = random_coco(3)
+    bare = [{k: v for k, v in a.items() if k not in ("area", "iscrowd")} for a in truth["annotations"]]
+    filled = [{**a, "area": a["bbox"][2] * a["bbox"][3], "iscrowd": 0} for a in bare]
+    scores = [score_coco({**truth, "annotations": a}, detections, "bbox").summary() for a in (bare, filled)]
+    assert scores[0] == scores[1] and "have no 'area'" in caplog.text
+
+
+def test_sound_annotation_ids_stay() -> None:
+    truth, _ = random_coco(1)
+    assert complete_annotations(truth)["annotations"] is truth["annotations"]
+    repeated = {**truth, "annotations": truth["annotations"][:1] * 2}
+    assert [a["id"] for a in complete_annotations(repeated)["annotations"]] == [1, 2]
+
+
+@pytest.mark.parametrize("engine", ["hotcoco", "pycocotools"])
+def test_no_detections_score_zero(engine: Any) -> None:
+    truth, _ = random_coco(3)
+    assert score_coco(truth, [], "bbox", engine=engine).average_precision() == 0.0
+
+
+@pytest.mark.parametrize("engine", ["hotcoco", "pycocotools"])
+def test_detection_limit_image_ids_and_sigmas_are_followed(engine: Any) -> None:
+    truth, detections = random_coco(5)
+    images = [truth["annotations"][0]["image_id"]]
+    settings = CocoSettings(max_dets=[1, 2, 3], img_ids=images)
+    scores = score_coco(truth, detections, "bbox", settings, engine=engine)
+    official = _official(truth, detections, "bbox", maxDets=[1, 2, 3], imgIds=images)
+    np.testing.assert_array_equal(scores.precision, official.eval["precision"])
+    assert scores.average_precision() == np.mean(
+        scores.precision[..., 0, -1][scores.precision[..., 0, -1] > -1]
+    )
+
+    sigmas = [0.1] * 17
+    scores = score_coco(truth, detections, "keypoints", CocoSettings(oks_sigmas=sigmas), engine=engine)
+    official = _official(truth, detections, "keypoints", kpt_oks_sigmas=np.asarray(sigmas))
+    np.testing.assert_array_equal(scores.precision, official.eval["precision"])
+
+
+def test_unknown_names_are_refused() -> None:
+    with pytest.raises(ValueError, match="iou_type"):
+        score_coco({}, [], "box")
+    with pytest.raises(ValueError, match="engine"):
+        score_coco({}, [], "bbox", engine="other")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("iou_type", ["bbox", "segm", "keypoints"])
+def test_drop_in_evaluator_fills_what_the_original_fills(iou_type: str) -> None:
+    truth, detections = random_coco(7)
+    if iou_type == "segm":
+        detections = [{k: v for k, v in d.items() if k != "bbox"} for d in detections]
+    official = _official(truth, detections, iou_type)
+    with contextlib.redirect_stdout(io.StringIO()):
+        gt: COCO = make_coco(truth)
+        fast = COCOeval_opt(gt, gt.loadRes([dict(d) for d in detections]), iou_type)
+        fast.evaluate()
+        fast.accumulate()
+        fast.summarize()
+    np.testing.assert_array_equal(fast.stats, official.stats)
+    for name in ("precision", "recall", "scores"):
+        np.testing.assert_array_equal(fast.eval[name], official.eval[name])
+    assert fast.eval["counts"] == official.eval["counts"]
+    for ours, theirs in zip(fast.evalImgs, official.evalImgs, strict=True):
+        assert (ours is None) == (theirs is None)
+        if theirs is not None:
+            assert (ours["image_id"], ours["category_id"]) == (theirs["image_id"], theirs["category_id"])
+            np.testing.assert_array_equal(ours["dtScores"], theirs["dtScores"])
+            np.testing.assert_array_equal(np.asarray(ours["dtMatches"]) > 0, theirs["dtMatches"] > 0)
+
+
+def test_drop_in_evaluator_wants_its_steps_in_order() -> None:
+    truth, detections = random_coco(7)
+    gt = make_coco(truth)
+    with contextlib.redirect_stdout(io.StringIO()):
+        evaluator = COCOeval_opt(gt, gt.loadRes([dict(d) for d in detections]), "bbox")
+    with pytest.raises(RuntimeError, match="evaluate"):
+        evaluator.accumulate()
+
+
+def test_limits_other_than_a_hundred_have_an_average_precision() -> None:
+    truth, detections = random_coco(9)
+    gt = make_coco(truth)
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        evaluator = COCOevalMaxDets(gt, gt.loadRes([dict(d) for d in detections]), "bbox")
+        evaluator.params.maxDets = [1, 10, 50]
+        evaluator.evaluate()
+        evaluator.accumulate()
+        evaluator.summarize()
+    official = _official(truth, detections, "bbox")  # no image has more than 50 detections
+    np.testing.assert_array_equal(evaluator.stats, official.stats)
+    assert "maxDets= 50" in printed.getvalue()
