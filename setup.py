@@ -1,14 +1,34 @@
-"""Build the package. Everything that can be said in a table stands in pyproject.toml."""
+"""Build the package: its configs and, where a compiler and torch are at hand, its compiled operators.
+
+Everything that can be said in a table stands in pyproject.toml. Environment variables:
+
+    FORCE_CUDA=1   build the CUDA kernels; an error where that is impossible
+    FORCE_CUDA=0   leave the CUDA kernels out
+    D2_BUILD_OPS=0 leave all compiled operators out; the package then runs on plain PyTorch
+    D2_BUILD_OPS=1 an error, instead of a package without them, where the operators cannot be built
+    D2_CUDA_ARCH   architectures to compile for, such as "80;90" (the default); the last one also as PTX
+    MAX_JOBS       files compiled at the same time; default: the number of processors
+"""
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
+SOURCES = ROOT / "detectron2" / "layers" / "csrc"
+# The stable ABI of this torch version, and of every later one.
+TORCH_TARGET = (2, 11)
+PYTHON_TARGET = 0x030A0000
+DEFAULT_ARCHITECTURES = "80;90"
 
 
 class BuildWithConfigs(build_py):
@@ -32,4 +52,155 @@ class BuildWithConfigs(build_py):
         return [(path, target / path.relative_to(folder)) for path in files]
 
 
-setup(cmdclass={"build_py": BuildWithConfigs})
+class BuildOperators(build_ext):
+    """Compile the operators, files in parallel; without success the package is pure Python and says so."""
+
+    def run(self) -> None:
+        try:
+            super().run()
+        except Exception as error:  # whatever a compiler, a linker or their absence brings
+            if is_required():
+                raise
+            say(f"compiled operators left out: {error}")
+            self.extensions = []
+
+    def copy_extensions_to_source(self) -> None:
+        if all(Path(self.get_ext_fullpath(extension.name)).exists() for extension in self.extensions):
+            super().copy_extensions_to_source()
+
+    def build_extension(self, ext: Extension) -> None:
+        jobs = int(os.environ.get("MAX_JOBS", os.cpu_count() or 1))
+        folder = Path(self.build_temp)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.compiler.src_extensions.append(".cu")
+        with ThreadPoolExecutor(jobs) as pool:
+            objects = list(pool.map(lambda source: self._compile(ext, Path(source), folder), ext.sources))
+        self.compiler.link_shared_object(
+            objects,
+            self.get_ext_fullpath(ext.name),
+            libraries=ext.libraries,
+            library_dirs=ext.library_dirs,
+            target_lang="c++",
+        )
+
+    def _compile(self, ext: Extension, source: Path, folder: Path) -> str:
+        target = folder / ("_".join(source.relative_to(SOURCES).parts) + ".o")
+        headers = [f"-I{path}" for path in ext.include_dirs]
+        if source.suffix == ".cu":
+            command = [*nvcc_command(), *headers]
+        else:
+            compiler = self.compiler.compiler_so_cxx if hasattr(self.compiler, "compiler_so_cxx") else None
+            macros = [f"-D{name}={value}" for name, value in ext.define_macros]
+            command = [*host_command(compiler), *macros, *headers]
+        command += ["-c", str(source), "-o", str(target)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            raise RuntimeError(f"{source.name} does not compile:\n{done.stderr[-4000:]}")
+        return str(target)
+
+
+def say(message: str) -> None:
+    print(f"detectron2: {message}", flush=True)
+
+
+def is_required() -> bool:
+    return os.environ.get("D2_BUILD_OPS") == "1" or os.environ.get("FORCE_CUDA") == "1"
+
+
+def host_command(compiler: list[str] | None) -> list[str]:
+    """The C++ compiler, from the environment or from what setuptools would use, with our options."""
+    name = os.environ.get("CXX") or (compiler[0] if compiler else "g++")
+    return [*name.split(), "-std=c++20", "-O3", "-fPIC", "-fvisibility=hidden"]
+
+
+def nvcc_command() -> list[str]:
+    """nvcc for every wanted architecture, and for the newest also as PTX, which later GPUs can run."""
+    architectures = re.findall(r"\d+a?", os.environ.get("D2_CUDA_ARCH", DEFAULT_ARCHITECTURES))
+    targets = [f"arch=compute_{number},code=sm_{number}" for number in architectures]
+    targets.append(f"arch=compute_{architectures[-1]},code=compute_{architectures[-1]}")
+    options = [option for target in targets for option in ("-gencode", target)]
+    return [find_nvcc() or "nvcc", "-std=c++17", "-O3", "-Xcompiler", "-fPIC", *options]
+
+
+def find_nvcc() -> str | None:
+    home = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH")
+    return shutil.which("nvcc", path=os.path.join(home, "bin")) if home else shutil.which("nvcc")
+
+
+def cuda_root() -> Path | None:
+    """The toolkit's folder as nvcc itself reports it (the one on the path may be a wrapper)."""
+    nvcc = find_nvcc()
+    if nvcc is None:
+        return None
+    report = subprocess.run([nvcc, "--dryrun", "-x", "cu", "-c", os.devnull], capture_output=True, text=True)
+    found = re.search(r"TOP=(.+)", report.stderr)
+    root = Path(found.group(1).strip()).resolve() if found else Path(nvcc).resolve().parent.parent
+    return root if (root / "include" / "cuda_runtime.h").exists() else None
+
+
+def wants_cuda() -> bool:
+    """Whether to build CUDA kernels: if asked for; else wherever there is a toolkit."""
+    choice = os.environ.get("FORCE_CUDA")
+    if choice == "0":
+        return False
+    root = cuda_root()
+    if choice == "1" and root is None:
+        raise SystemExit("FORCE_CUDA=1, but there is no CUDA toolkit: put nvcc on the path or set CUDA_HOME")
+    return root is not None
+
+
+def make_extension() -> Extension | None:
+    """Describe the operators' library, or say why there will be none."""
+    if os.environ.get("D2_BUILD_OPS") == "0" or not SOURCES.is_dir():
+        return None
+    try:
+        import torch
+        from torch.utils import cpp_extension
+    except ImportError:
+        return give_up("this build environment has no torch; for compiled ones: pip install --no-build-isolation .")
+    version = tuple(int(part) for part in re.findall(r"\d+", torch.__version__)[:2])
+    if version < TORCH_TARGET:
+        return give_up(f"they need torch {TORCH_TARGET[0]}.{TORCH_TARGET[1]} or later, this is {torch.__version__}")
+    if shutil.which((os.environ.get("CXX") or "g++").split()[0]) is None and shutil.which("c++") is None:
+        return give_up("there is no C++ compiler")
+    with_cuda = wants_cuda()
+    patterns = ["library.cpp", "*/*_cpu.cpp", *(["*/*_cuda.cpp", "*/*_cuda.cu"] if with_cuda else [])]
+    libraries, library_dirs = ["torch_cpu", "torch", "c10"], cpp_extension.library_paths()
+    include_dirs = cpp_extension.include_paths()
+    if with_cuda:
+        root = cuda_root()
+        assert root is not None
+        libraries += ["cudart_static", "dl", "rt", "pthread"]
+        library_dirs += [str(root / "lib64"), str(root / "lib")]
+        include_dirs += [str(root / "include")]
+    say(f"compiling operators for the CPU{' and CUDA' if with_cuda else ''}; this takes a minute")
+    target = f"0x{TORCH_TARGET[0]:02x}{TORCH_TARGET[1]:02x}000000000000"
+    return Extension(
+        "detectron2._C",
+        [str(path) for pattern in patterns for path in sorted(SOURCES.glob(pattern))],
+        include_dirs=[*include_dirs, *python_headers()],
+        define_macros=[("TORCH_TARGET_VERSION", target), ("Py_LIMITED_API", f"0x{PYTHON_TARGET:08X}")],
+        libraries=libraries,
+        library_dirs=library_dirs,
+        py_limited_api=True,
+    )
+
+
+def python_headers() -> list[str]:
+    import sysconfig
+
+    return [sysconfig.get_paths()["include"]]
+
+
+def give_up(reason: str) -> None:
+    if is_required():
+        raise SystemExit(f"detectron2: compiled operators are impossible: {reason}")
+    say(f"compiled operators left out: {reason}")
+
+
+extension = make_extension()
+setup(
+    cmdclass={"build_py": BuildWithConfigs, "build_ext": BuildOperators},
+    ext_modules=[extension] if extension else [],
+    options={"bdist_wheel": {"py_limited_api": "cp310"}} if extension else {},
+)

@@ -1,0 +1,8 @@
+// Marks functions that CPU and CUDA kernels share.
+#pragma once
+
+#ifdef __CUDACC__
+#define D2_HOST_DEVICE __host__ __device__ __forceinline__
+#else
+#define D2_HOST_DEVICE inline
+#endif

@@ -1,0 +1,149 @@
+// Suppression on CUDA. All pairs are compared in tiles of 64 x 64, one bit each; one block then walks down the rows.
+//
+// Memory: N * N / 8 bytes of conflicts (8 MB for 8192 boxes).
+#include "../common/cuda_launch.cuh"
+#include "../rotated/rotated_iou.h"
+#include "suppression_cuda.h"
+
+namespace detectron2 {
+namespace {
+
+constexpr int kTile = 64;
+
+template <typename T>
+struct UprightBox {
+  static constexpr int kNumbers = 4;
+  T x1, y1, x2, y2, area;
+
+  __device__ explicit UprightBox(const T* box)
+      : x1(box[0]), y1(box[1]), x2(box[2]), y2(box[3]), area((box[2] - box[0]) * (box[3] - box[1])) {}
+
+  __device__ T iou(const UprightBox& other) const {
+    const T w = max(min(x2, other.x2) - max(x1, other.x1), T(0));
+    const T h = max(min(y2, other.y2) - max(y1, other.y1), T(0));
+    const T overlap = w * h;
+    return overlap / (area + other.area - overlap);
+  }
+};
+
+template <typename T>
+struct TurnedBox {
+  static constexpr int kNumbers = 5;
+  RotatedBox box;
+
+  __device__ explicit TurnedBox(const T* numbers) : box(numbers) {}
+
+  __device__ T iou(const TurnedBox& other) const {
+    return static_cast<T>(rotated_iou(box, other.box));
+  }
+};
+
+// Block (x, y) compares the boxes of row tile y, one a thread, with those of column tile x.
+template <typename T, typename Box>
+__global__ void conflicts_kernel(
+    const T* boxes, const int64_t* groups, uint64_t* conflicts, int64_t num_boxes, int64_t words, T threshold) {
+  const int64_t num_tiles = words, tile = blockIdx.x;
+  const int64_t row_tile = tile / num_tiles, column_tile = tile % num_tiles;
+  const int64_t row = row_tile * kTile + threadIdx.x, first = column_tile * kTile;
+  if (row >= num_boxes) {
+    return;
+  }
+  uint64_t bits = 0;
+  if (column_tile >= row_tile) {
+    const Box own(boxes + Box::kNumbers * row);
+    const int64_t last = first + kTile < num_boxes ? first + kTile : num_boxes;
+    for (int64_t column = first > row ? first : row + 1; column < last; ++column) {
+      if (groups && groups[row] != groups[column]) {
+        continue;
+      }
+      if (own.iou(Box(boxes + Box::kNumbers * column)) > threshold) {
+        bits |= uint64_t(1) << (column - first);
+      }
+    }
+  }
+  conflicts[row * words + column_tile] = bits;
+}
+
+// One block: rows in order, the words of a row shared among the threads.
+__global__ void sweep_kernel(const uint64_t* conflicts, uint64_t* removed, bool* keep, int64_t num_boxes, int64_t words) {
+  for (int64_t w = threadIdx.x; w < words; w += blockDim.x) {
+    removed[w] = 0;
+  }
+  __syncthreads();
+  for (int64_t row = 0; row < num_boxes; ++row) {
+    const bool kept = !(removed[row / kTile] >> (row % kTile) & 1);
+    if (threadIdx.x == 0) {
+      keep[row] = kept;
+    }
+    __syncthreads();  // all have read before one writes
+    if (kept) {
+      for (int64_t w = row / kTile + threadIdx.x; w < words; w += blockDim.x) {
+        removed[w] |= conflicts[row * words + w];
+      }
+      __syncthreads();
+    }
+  }
+}
+
+template <typename T>
+__global__ void iou_rotated_kernel(
+    const T* boxes1, const T* boxes2, T* ious, int64_t num_columns, int64_t count) {
+  D2_CUDA_LOOP(index, count) {
+    const RotatedBox a(boxes1 + 5 * (index / num_columns)), b(boxes2 + 5 * (index % num_columns));
+    ious[index] = static_cast<T>(rotated_iou(a, b));
+  }
+}
+
+template <typename T, typename Box>
+cudaError_t launch_tiles(
+    const T* boxes, const int64_t* groups, uint64_t* conflicts, int64_t num_boxes, double threshold, cudaStream_t stream) {
+  const int64_t words = num_words(num_boxes);
+  if (num_boxes > 0) {
+    conflicts_kernel<T, Box><<<static_cast<unsigned>(words * words), kTile, 0, stream>>>(
+        boxes, groups, conflicts, num_boxes, words, static_cast<T>(threshold));
+  }
+  return cudaGetLastError();
+}
+
+}  // namespace
+
+template <typename T>
+cudaError_t launch_conflicts(
+    const T* boxes, const int64_t* groups, uint64_t* conflicts, int64_t num_boxes, double threshold, cudaStream_t stream) {
+  return launch_tiles<T, UprightBox<T>>(boxes, groups, conflicts, num_boxes, threshold, stream);
+}
+
+template <typename T>
+cudaError_t launch_conflicts_rotated(
+    const T* boxes, const int64_t* groups, uint64_t* conflicts, int64_t num_boxes, double threshold, cudaStream_t stream) {
+  return launch_tiles<T, TurnedBox<T>>(boxes, groups, conflicts, num_boxes, threshold, stream);
+}
+
+cudaError_t launch_sweep(
+    const uint64_t* conflicts, uint64_t* removed, bool* keep, int64_t num_boxes, cudaStream_t stream) {
+  if (num_boxes > 0) {
+    sweep_kernel<<<1, kThreads, 0, stream>>>(conflicts, removed, keep, num_boxes, num_words(num_boxes));
+  }
+  return cudaGetLastError();
+}
+
+template <typename T>
+cudaError_t launch_iou_rotated(
+    const T* boxes1, const T* boxes2, T* ious, int64_t num_rows, int64_t num_columns, cudaStream_t stream) {
+  const int64_t count = num_rows * num_columns;
+  if (count > 0) {
+    iou_rotated_kernel<<<grid_size(count), kThreads, 0, stream>>>(boxes1, boxes2, ious, num_columns, count);
+  }
+  return cudaGetLastError();
+}
+
+#define D2_INSTANTIATE(T)                                                                                            \
+  template cudaError_t launch_conflicts<T>(const T*, const int64_t*, uint64_t*, int64_t, double, cudaStream_t);      \
+  template cudaError_t launch_conflicts_rotated<T>(                                                                  \
+      const T*, const int64_t*, uint64_t*, int64_t, double, cudaStream_t);                                           \
+  template cudaError_t launch_iou_rotated<T>(const T*, const T*, T*, int64_t, int64_t, cudaStream_t);
+D2_INSTANTIATE(float)
+D2_INSTANTIATE(double)
+#undef D2_INSTANTIATE
+
+}  // namespace detectron2

@@ -1,0 +1,24 @@
+// The CUDA kernels of rotated ROIAlign, T = float or double; all pointers are device memory.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstdint>
+
+#include "../roi_align/roi_align_cuda.h"
+
+namespace detectron2 {
+
+// input (N, C, H, W), boxes (R, 6) -> output (R, C, PH, PW)
+template <typename T>
+cudaError_t launch_roi_align_rotated(
+    const T* input, const T* boxes, T* output, RoiAlignShape shape, T spatial_scale, int64_t sampling_ratio,
+    cudaStream_t stream);
+
+// grad (R, C, PH, PW) is added to grad_input (N, C, H, W), in an order that differs from run to run.
+template <typename T>
+cudaError_t launch_roi_align_rotated_backward(
+    const T* grad, const T* boxes, T* grad_input, RoiAlignShape shape, T spatial_scale, int64_t sampling_ratio,
+    cudaStream_t stream);
+
+}  // namespace detectron2

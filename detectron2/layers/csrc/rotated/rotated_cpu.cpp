@@ -1,0 +1,79 @@
+// IoU and non-maximum suppression of rotated boxes on the CPU.
+#include <vector>
+
+#include "../common/score_order.h"
+#include "../common/tensor.h"
+#include "rotated_iou.h"
+
+namespace detectron2 {
+namespace {
+
+// boxes: (N, 5), in the order of `order` where one is given.
+std::vector<RotatedBox> prepare(const Tensor& boxes, const std::vector<int64_t>* order = nullptr) {
+  const Tensor values = as_accumulator(boxes);
+  std::vector<RotatedBox> prepared;
+  prepared.reserve(values.size(0));
+  visit_accumulator(values.scalar_type(), [&](auto tag) {
+    const auto* data = values.const_data_ptr<typename decltype(tag)::type>();
+    for (int64_t i = 0; i < values.size(0); ++i) {
+      prepared.emplace_back(data + 5 * (order ? (*order)[i] : i));
+    }
+  });
+  return prepared;
+}
+
+// boxes1: (N, 5), boxes2: (M, 5) -> (N, M), float64 for float64 boxes and float32 otherwise.
+Tensor box_iou_rotated_cpu(const Tensor& boxes1, const Tensor& boxes2) {
+  check_shape("box_iou_rotated", "boxes1", boxes1, {-1, 5});
+  check_shape("box_iou_rotated", "boxes2", boxes2, {-1, 5});
+  visit_floating(boxes1.scalar_type(), "box_iou_rotated", [](auto) {});
+  visit_floating(boxes2.scalar_type(), "box_iou_rotated", [](auto) {});
+  const auto rows = prepare(boxes1), columns = prepare(boxes2);
+  const int64_t num_rows = boxes1.size(0), num_columns = boxes2.size(0);
+  const ScalarType dtype = accumulator_dtype(boxes1.scalar_type());
+  Tensor ious = torch::stable::new_empty(boxes1, {num_rows, num_columns}, dtype);
+  visit_accumulator(dtype, [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    T* out = ious.mutable_data_ptr<T>();
+    torch::stable::parallel_for(0, num_rows, 16, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) {
+        for (int64_t j = 0; j < num_columns; ++j) {
+          out[i * num_columns + j] = static_cast<T>(rotated_iou(rows[i], columns[j]));
+        }
+      }
+    });
+  });
+  return ious;
+}
+
+// boxes: (N, 5), scores: (N,) -> (K,) int64 by falling score.
+Tensor nms_rotated_cpu(const Tensor& boxes, const Tensor& scores, double iou_threshold) {
+  check_suppression("nms_rotated", boxes, scores, 5);
+  const auto order = order_by_score(scores);
+  const auto sorted = prepare(boxes, &order);
+  const int64_t count = boxes.size(0);
+  std::vector<uint8_t> suppressed(count, 0), keep(count, 0);
+  for (int64_t i = 0; i < count; ++i) {
+    if (suppressed[i]) {
+      continue;
+    }
+    keep[order[i]] = 1;
+    torch::stable::parallel_for(i + 1, count, 256, [&](int64_t begin, int64_t end) {
+      for (int64_t j = begin; j < end; ++j) {
+        if (!suppressed[j]) {
+          suppressed[j] = rotated_iou(sorted[i], sorted[j]) > iou_threshold;
+        }
+      }
+    });
+  }
+  return kept_indices(boxes, order, keep);
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(detectron2, CPU, m) {
+  m.impl("box_iou_rotated", TORCH_BOX(&box_iou_rotated_cpu));
+  m.impl("nms_rotated", TORCH_BOX(&nms_rotated_cpu));
+}
+
+}  // namespace detectron2
