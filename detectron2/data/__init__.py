@@ -1,0 +1,18 @@
+"""Data sets, their catalogs, and the way from files to batches."""
+
+from . import datasets as datasets
+from . import samplers as samplers
+from . import transforms as transforms
+from ._dataset_dicts import get_detection_dataset_dicts as get_detection_dataset_dicts
+from ._dataset_dicts import load_proposals_into_dataset as load_proposals_into_dataset
+from ._dataset_dicts import print_instances_class_histogram as print_instances_class_histogram
+from ._loaders import build_batch_data_loader as build_batch_data_loader
+from ._loaders import build_detection_test_loader as build_detection_test_loader
+from ._loaders import build_detection_train_loader as build_detection_train_loader
+from .catalog import DatasetCatalog as DatasetCatalog
+from .catalog import Metadata as Metadata
+from .catalog import MetadataCatalog as MetadataCatalog
+from .common import DatasetFromList as DatasetFromList
+from .common import MapDataset as MapDataset
+from .common import ToIterableDataset as ToIterableDataset
+from .dataset_mapper import DatasetMapper as DatasetMapper

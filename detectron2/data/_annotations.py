@@ -1,0 +1,320 @@
+"""From the annotations of a data set dict to training targets: transform, collect, drop what is empty.
+
+An annotation is a dict with ``bbox`` and ``bbox_mode``, ``category_id``, ``iscrowd``, and optionally
+``segmentation`` (polygons as lists of x, y, ..., an RLE dict, or an (H, W) array) and ``keypoints`` (x, y,
+visibility, ...). Coordinates are pixels of the image; image sizes are (height, width). R is the number of
+instances.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from fvcore.transforms.transform import HFlipTransform, Transform, TransformList
+
+from detectron2.structures.boxes import Boxes, BoxMode
+from detectron2.structures.instances import Instances
+from detectron2.structures.keypoints import Keypoints
+from detectron2.structures.masks import BitMasks, PolygonMasks, polygons_to_bitmask
+from detectron2.structures.rotated_boxes import RotatedBoxes
+
+logger = logging.getLogger(__name__)
+
+Annotation = dict[str, Any]
+# One transform; a list of them is one too. fvcore has no types, and lets types be registered at run time.
+Transforms = Any
+
+
+def get_bbox(annotation: Annotation) -> np.ndarray:
+    """(1, 4) XYXY box of an annotation."""
+    box = np.asarray(annotation["bbox"], dtype=np.float64)[None]  # integers would cut what transforms compute
+    return np.asarray(BoxMode.convert(box, annotation["bbox_mode"], BoxMode.XYXY_ABS))
+
+
+def transform_proposals(
+    dataset_dict: dict[str, Any],
+    image_shape: tuple[int, int],
+    transforms: Transforms,
+    *,
+    proposal_topk: int,
+    min_box_size: float = 0,
+) -> None:
+    """Replace the precomputed proposals of a dict by ``proposals``, transformed ``Instances`` for the model.
+
+    Args:
+        dataset_dict: changed in place. Without ``proposal_boxes`` nothing happens.
+        image_shape: size of the transformed image.
+        transforms: what was applied to the image.
+        proposal_topk: how many proposals are kept, best first.
+        min_box_size: proposals with a side of at most this are dropped.
+    """
+    if "proposal_boxes" not in dataset_dict:
+        return
+    mode = dataset_dict.pop("proposal_bbox_mode")
+    boxes = transforms.apply_box(
+        BoxMode.convert(dataset_dict.pop("proposal_boxes"), mode, BoxMode.XYXY_ABS)  # (R, 4)
+    )
+    proposals = Instances(image_shape)
+    proposals.proposal_boxes = Boxes(torch.as_tensor(np.asarray(boxes, dtype=np.float32)))
+    proposals.objectness_logits = torch.as_tensor(
+        np.asarray(dataset_dict.pop("proposal_objectness_logits"), dtype=np.float32)
+    )
+    proposals.proposal_boxes.clip(image_shape)
+    keep = proposals.proposal_boxes.nonempty(threshold=min_box_size)
+    dataset_dict["proposals"] = proposals[keep][:proposal_topk]
+
+
+def transform_instance_annotations(
+    annotation: Annotation,
+    transforms: Transforms | Sequence[Transform],
+    image_size: tuple[int, int],
+    *,
+    keypoint_hflip_indices: Sequence[int] | np.ndarray | None = None,
+) -> Annotation:
+    """Transform box, segmentation and keypoints of one annotation, in place.
+
+    The box becomes XYXY (XYWHA boxes stay so) and is clipped to the image. An RLE segmentation becomes a mask
+    array.
+
+    Args:
+        annotation: see the top of this module.
+        transforms: what was applied to the image.
+        image_size: size of the transformed image.
+        keypoint_hflip_indices: see ``create_keypoint_hflip_indices``.
+
+    Returns:
+        The same dict.
+    """
+    if isinstance(transforms, (tuple, list)):
+        transforms = TransformList(list(transforms))
+    _transform_box(annotation, transforms, image_size)
+    if "segmentation" in annotation:
+        annotation["segmentation"] = _transform_segmentation(
+            annotation["segmentation"], transforms, image_size
+        )
+    if "keypoints" in annotation:
+        annotation["keypoints"] = transform_keypoint_annotations(
+            annotation["keypoints"], transforms, image_size, keypoint_hflip_indices
+        )
+    return annotation
+
+
+def _transform_box(annotation: Annotation, transforms: Transforms, image_size: tuple[int, int]) -> None:
+    if annotation["bbox_mode"] == BoxMode.XYWHA_ABS:
+        rotated = np.asarray([annotation["bbox"]], dtype=np.float64)  # (1, 5)
+        annotation["bbox"] = transforms.apply_rotated_box(rotated)[0]
+        return
+    height, width = image_size
+    box = transforms.apply_box(get_bbox(annotation))[0]
+    annotation["bbox"] = box.clip(min=0, max=[width, height, width, height])
+    annotation["bbox_mode"] = BoxMode.XYXY_ABS
+
+
+def _transform_segmentation(segmentation: Any, transforms: Transforms, image_size: tuple[int, int]) -> Any:
+    if isinstance(segmentation, list):
+        polygons = [np.asarray(polygon, dtype=np.float64).reshape(-1, 2) for polygon in segmentation]
+        return [polygon.reshape(-1) for polygon in transforms.apply_polygons(polygons)]
+    mask = transforms.apply_segmentation(_as_mask(segmentation))
+    if tuple(mask.shape[:2]) != tuple(image_size):
+        raise ValueError(
+            f"A mask has size {tuple(mask.shape[:2])} after the transforms, but its image has "
+            f"{tuple(image_size)}. "
+            "The mask in the annotation must be as large as the image file."
+        )
+    return mask
+
+
+def _as_mask(segmentation: Any) -> np.ndarray:
+    """RLE dict or array -> (H, W) uint8."""
+    if isinstance(segmentation, dict):
+        from hotcoco import mask as rle  # only data sets with RLE need it
+
+        return np.asarray(rle.decode(compress_rle(segmentation)))
+    if isinstance(segmentation, np.ndarray):
+        if segmentation.ndim != 2:
+            raise ValueError(f"A mask array must be (H, W), got shape {segmentation.shape}.")
+        return segmentation.astype(np.uint8, copy=False)
+    raise ValueError(
+        f"Cannot use a segmentation of type {type(segmentation).__name__}. It must be a list of polygons "
+        "([[x, y, x, y, ...], ...]), a COCO RLE dict with 'size' and 'counts', or an (H, W) array of 0 and 1."
+    )
+
+
+def compress_rle(segmentation: dict[str, Any]) -> dict[str, Any]:
+    """COCO RLE with counts as list, str or bytes -> RLE with counts as bytes, as pycocotools gives it."""
+    from hotcoco import mask as rle
+
+    counts = segmentation["counts"]
+    if isinstance(counts, list):
+        height, width = segmentation["size"]
+        if sum(counts) != height * width:
+            raise ValueError(
+                f"RLE counts of a {height} x {width} mask must add up to {height * width}, they give "
+                f"{sum(counts)}."
+            )
+        return rle.frPyObjects(segmentation, height, width)
+    return {**segmentation, "counts": counts.encode("ascii")} if isinstance(counts, str) else segmentation
+
+
+def transform_keypoint_annotations(
+    keypoints: Sequence[float] | np.ndarray,
+    transforms: Transforms,
+    image_size: tuple[int, int],
+    keypoint_hflip_indices: Sequence[int] | np.ndarray | None = None,
+) -> np.ndarray:
+    """Transform the keypoints of one instance.
+
+    Points that fall outside the image become invisible (v = 0); the coordinates of invisible points
+    become 0. After an odd number of horizontal flips left and right points are exchanged.
+
+    Args:
+        keypoints: K triples (x, y, visibility).
+        transforms: what was applied to the image.
+        image_size: size of the transformed image.
+        keypoint_hflip_indices: see ``create_keypoint_hflip_indices``; needed when a flip occurs.
+
+    Returns:
+        (K, 3).
+    """
+    points = np.asarray(keypoints, dtype=np.float64).reshape(-1, 3)
+    xy = transforms.apply_coords(points[:, :2].copy())
+    height, width = image_size
+    is_inside = ((xy >= 0) & (xy <= [width, height])).all(axis=1)
+    points = np.concatenate([xy, np.where(is_inside, points[:, 2], 0)[:, None]], axis=1)
+
+    # Vertical flips would need their own exchange; a pose upside down is not a mirrored one.
+    parts = transforms.transforms if isinstance(transforms, TransformList) else [transforms]
+    num_flips = sum(isinstance(part, HFlipTransform) for part in _flatten(parts))
+    if num_flips % 2 == 1:
+        if keypoint_hflip_indices is None:
+            raise ValueError(
+                "A horizontal flip of keypoints needs keypoint_hflip_indices. Give the data set "
+                "keypoint_names and "
+                "keypoint_flip_map in its metadata, or turn flipping off (INPUT.RANDOM_FLIP 'none')."
+            )
+        if len(keypoint_hflip_indices) != len(points):
+            raise ValueError(
+                f"The annotation has {len(points)} keypoints, but the metadata's keypoint_names has "
+                f"{len(keypoint_hflip_indices)}."
+            )
+        points = points[np.asarray(keypoint_hflip_indices)]
+    points[points[:, 2] == 0] = 0
+    return points
+
+
+def _flatten(parts: Sequence[Transform]) -> list[Transform]:
+    """Transforms of lists within lists."""
+    flat: list[Transform] = []
+    for part in parts:
+        flat.extend(_flatten(part.transforms) if isinstance(part, TransformList) else [part])
+    return flat
+
+
+def annotations_to_instances(
+    annos: Sequence[Annotation], image_size: tuple[int, int], mask_format: str = "polygon"
+) -> Instances:
+    """Collect the annotations of one image.
+
+    Args:
+        annos: transformed annotations.
+        image_size: size of the transformed image.
+        mask_format: "polygon" or "bitmask", the type of ``gt_masks``.
+
+    Returns:
+        ``Instances`` with ``gt_boxes`` (R, 4), ``gt_classes`` (R,), and ``gt_masks`` and ``gt_keypoints``
+        where the annotations have them.
+    """
+    boxes = [BoxMode.convert(anno["bbox"], anno["bbox_mode"], BoxMode.XYXY_ABS) for anno in annos]
+    target = Instances(image_size)
+    target.gt_boxes = Boxes(torch.as_tensor(np.asarray(boxes, dtype=np.float32).reshape(-1, 4)))
+    target.gt_classes = torch.tensor([int(anno["category_id"]) for anno in annos], dtype=torch.int64)
+    if any("segmentation" in anno for anno in annos):
+        target.gt_masks = _collect_masks(_collect(annos, "segmentation"), image_size, mask_format)
+    if any("keypoints" in anno for anno in annos):
+        target.gt_keypoints = Keypoints(np.stack(_collect(annos, "keypoints")))
+    return target
+
+
+def _collect(annos: Sequence[Annotation], key: str) -> list[Any]:
+    if not all(key in anno for anno in annos):
+        num_missing = sum(key not in anno for anno in annos)
+        raise ValueError(
+            f"{num_missing} of the {len(annos)} annotations of an image have no {key!r} while the others do. "
+            "Add it to all of them, or remove it from all."
+        )
+    return [anno[key] for anno in annos]
+
+
+def _collect_masks(
+    segmentations: list[Any], image_size: tuple[int, int], mask_format: str
+) -> PolygonMasks | BitMasks:
+    if mask_format == "polygon":
+        if not all(isinstance(s, list) for s in segmentations):
+            raise ValueError(
+                "INPUT.MASK_FORMAT is 'polygon', but the data set has masks as RLE or arrays. "
+                "Set INPUT.MASK_FORMAT to 'bitmask'."
+            )
+        return PolygonMasks(segmentations)
+    if mask_format != "bitmask":
+        raise ValueError(f"INPUT.MASK_FORMAT must be 'polygon' or 'bitmask', got {mask_format!r}.")
+    masks = np.zeros((len(segmentations), *image_size), dtype=bool)
+    for mask, segmentation in zip(masks, segmentations):
+        drawn = (
+            polygons_to_bitmask(segmentation, *image_size)
+            if isinstance(segmentation, list)
+            else _as_mask(segmentation)
+        )
+        mask[:] = drawn
+    return BitMasks(torch.from_numpy(masks))
+
+
+def annotations_to_instances_rotated(annos: Sequence[Annotation], image_size: tuple[int, int]) -> Instances:
+    """Collect annotations with XYWHA boxes of one image; boxes are clipped to the image.
+
+    Args:
+        annos: transformed annotations.
+        image_size: size of the transformed image.
+
+    Returns:
+        ``Instances`` with ``gt_boxes`` (``RotatedBoxes``) and ``gt_classes``.
+    """
+    target = Instances(image_size)
+    boxes = np.asarray([anno["bbox"] for anno in annos], dtype=np.float32).reshape(-1, 5)
+    target.gt_boxes = RotatedBoxes(torch.as_tensor(boxes))
+    target.gt_boxes.clip(image_size)
+    target.gt_classes = torch.tensor([int(anno["category_id"]) for anno in annos], dtype=torch.int64)
+    return target
+
+
+def filter_empty_instances(
+    instances: Instances,
+    by_box: bool = True,
+    by_mask: bool = True,
+    box_threshold: float = 1e-5,
+    return_mask: bool = False,
+) -> Any:
+    """Drop instances without area.
+
+    Args:
+        instances: with ``gt_boxes``.
+        by_box: drop boxes that have a side of at most ``box_threshold``.
+        by_mask: drop empty masks, where there are masks.
+        box_threshold: see ``by_box``.
+        return_mask: also return which instances were kept.
+
+    Returns:
+        The kept instances; with ``return_mask`` a pair of these and an (R,) bool tensor.
+    """
+    if not (by_box or by_mask):
+        raise ValueError("filter_empty_instances needs by_box or by_mask.")
+    keep = torch.ones(len(instances), dtype=torch.bool)
+    if by_box:
+        keep = keep & instances.gt_boxes.nonempty(threshold=box_threshold)
+    if by_mask and instances.has("gt_masks"):
+        keep = keep & instances.gt_masks.nonempty()
+    kept = instances[keep]
+    return (kept, keep) if return_mask else kept

@@ -1,0 +1,184 @@
+"""From a data set dict to what models take: read, augment, and make tensors."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from detectron2.config.config import configurable
+
+from . import _annotations, _image_io, _metadata_queries
+from ._panoptic_png import read_panoptic_ids
+from ._sem_seg import read_sem_seg
+from .transforms._cropping import RandomCrop
+from .transforms.augmentation import AugInput, Augmentation, AugmentationList
+from .transforms.build import build_augmentation
+from .transforms.transform import Transform, TransformList
+
+logger = logging.getLogger(__name__)
+
+__all__ = ["DatasetMapper"]
+
+
+class DatasetMapper:
+    """Map a data set dict to the input of the built-in models.
+
+    The result is a copy of the dict with, for the augmented image:
+
+    - ``image``: (C, H, W) uint8 tensor, in the format of ``INPUT.FORMAT``;
+    - ``instances``: ``Instances`` of (H, W), crowds left out (training only);
+    - ``sem_seg``: (H, W) int64 labels, where the dict has them;
+    - ``proposals``: ``Instances``, where proposals were loaded and are asked for.
+
+    ``height`` and ``width`` are those of the file. Write your own mapper when you need something else: it may
+    be any function of a dict, and the pieces of this one are in ``detection_utils``.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        is_train: bool,
+        *,
+        augmentations: Sequence[Augmentation | Transform],
+        image_format: str,
+        use_instance_mask: bool = False,
+        use_keypoint: bool = False,
+        instance_mask_format: str = "polygon",
+        keypoint_hflip_indices: np.ndarray | None = None,
+        precomputed_proposal_topk: int | None = None,
+        recompute_boxes: bool = False,
+    ) -> None:
+        """
+        Args:
+            is_train: whether annotations are used.
+            augmentations: applied in order.
+            image_format: format of the image, as ``read_image`` takes it.
+            use_instance_mask: whether instances get masks.
+            use_keypoint: whether instances get keypoints.
+            instance_mask_format: "polygon" or "bitmask". Masks derived from panoptic PNGs are bit masks in
+                any case.
+            keypoint_hflip_indices: see ``create_keypoint_hflip_indices``.
+            precomputed_proposal_topk: how many precomputed proposals are kept; None ignores them.
+            recompute_boxes: whether boxes become the bounds of the augmented masks, tighter than the bounds
+                of augmented boxes.
+        """
+        if recompute_boxes and not use_instance_mask:
+            raise ValueError("recompute_boxes needs use_instance_mask, since it measures the masks.")
+        self.is_train = is_train
+        self.augmentations = AugmentationList(augmentations)
+        self.image_format = image_format
+        self.use_instance_mask, self.instance_mask_format = use_instance_mask, instance_mask_format
+        self.recompute_boxes = recompute_boxes
+        self.use_keypoint, self.keypoint_hflip_indices = use_keypoint, keypoint_hflip_indices
+        self.proposal_topk = precomputed_proposal_topk
+        mode = "training" if is_train else "inference"
+        logger.info("DatasetMapper for %s, augmentations: %s", mode, self.augmentations)
+
+    @classmethod
+    def from_config(cls, cfg: Any, is_train: bool = True) -> dict[str, Any]:
+        augmentations: list[Augmentation] = build_augmentation(cfg, is_train)
+        crops = cfg.INPUT.CROP.ENABLED and is_train
+        if crops:
+            augmentations.insert(0, RandomCrop(cfg.INPUT.CROP.TYPE, cfg.INPUT.CROP.SIZE))
+        arguments = {
+            "is_train": is_train,
+            "augmentations": augmentations,
+            "image_format": cfg.INPUT.FORMAT,
+            "use_keypoint": cfg.MODEL.KEYPOINT_ON,
+            "use_instance_mask": cfg.MODEL.MASK_ON,
+            "instance_mask_format": cfg.INPUT.MASK_FORMAT,
+            # A box cut by a crop is looser than the mask that is left in it.
+            "recompute_boxes": crops and cfg.MODEL.MASK_ON,
+        }
+        if cfg.MODEL.KEYPOINT_ON:
+            arguments["keypoint_hflip_indices"] = _metadata_queries.create_keypoint_hflip_indices(
+                cfg.DATASETS.TRAIN
+            )
+        if cfg.MODEL.LOAD_PROPOSALS:
+            split = "TRAIN" if is_train else "TEST"
+            arguments["precomputed_proposal_topk"] = cfg.DATASETS[f"PRECOMPUTED_PROPOSAL_TOPK_{split}"]
+        return arguments
+
+    def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
+        """Map one data set dict; it is not changed."""
+        dataset_dict = copy.deepcopy(dataset_dict)
+        try:
+            return self._map(dataset_dict)
+        except (FileNotFoundError, ValueError) as e:
+            if "dataset_name" not in dataset_dict or isinstance(e, _image_io.SizeMismatchError):
+                raise
+            kind = FileNotFoundError if isinstance(e, FileNotFoundError) else ValueError
+            raise kind(
+                f"Data set {dataset_dict['dataset_name']!r}, image {dataset_dict.get('file_name')!r}: {e}"
+            ) from e
+
+    def _map(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
+        image = _image_io.read_image(dataset_dict["file_name"], format=self.image_format)
+        _image_io.check_image_size(dataset_dict, image)
+        panoptic_ids = self._read_panoptic_ids(dataset_dict)
+        aug_input = AugInput(image, sem_seg=read_sem_seg(dataset_dict, panoptic_ids))
+        for source in ("sem_seg_file_name", "sem_seg_labels"):
+            dataset_dict.pop(source, None)
+        transforms = self.augmentations(aug_input)
+        image_size = aug_input.image.shape[:2]
+        dataset_dict["image"] = torch.from_numpy(np.array(aug_input.image.transpose(2, 0, 1), order="C"))
+        if aug_input.sem_seg is not None:
+            dataset_dict["sem_seg"] = torch.from_numpy(aug_input.sem_seg.astype(np.int64))
+
+        if self.proposal_topk is not None:
+            _annotations.transform_proposals(
+                dataset_dict, image_size, transforms, proposal_topk=self.proposal_topk
+            )
+        if not self.is_train:
+            dataset_dict.pop("annotations", None)
+        elif "annotations" in dataset_dict:
+            self._transform_annotations(dataset_dict, transforms, image_size, panoptic_ids)
+        return dataset_dict
+
+    def _read_panoptic_ids(self, dataset_dict: dict[str, Any]) -> np.ndarray | None:
+        """The panoptic PNG, where the stuff map or masks are derived from it."""
+        needs_masks = self.is_train and self.use_instance_mask
+        has_segments = any("segment_id" in anno for anno in dataset_dict.get("annotations", ()))
+        if "sem_seg_labels" not in dataset_dict and not (needs_masks and has_segments):
+            return None
+        ids = read_panoptic_ids(dataset_dict["pan_seg_file_name"])
+        expected = (dataset_dict["height"], dataset_dict["width"])
+        if ids.shape != expected:
+            raise _image_io.SizeMismatchError(
+                f"Panoptic PNG {dataset_dict['pan_seg_file_name']!r} is {ids.shape[1]} x {ids.shape[0]} "
+                "(width x "
+                f"height), but image {dataset_dict['file_name']!r} is {expected[1]} x {expected[0]}."
+            )
+        return ids
+
+    def _transform_annotations(
+        self,
+        dataset_dict: dict[str, Any],
+        transforms: TransformList,
+        image_size: tuple[int, int],
+        panoptic_ids: np.ndarray | None = None,
+    ) -> None:
+        """Replace ``annotations`` by ``instances``."""
+        annotations = [anno for anno in dataset_dict.pop("annotations") if anno.get("iscrowd", 0) == 0]
+        mask_format = self.instance_mask_format
+        for anno in annotations:
+            if not self.use_instance_mask:
+                anno.pop("segmentation", None)
+            elif "segmentation" not in anno and "segment_id" in anno:
+                assert panoptic_ids is not None
+                anno["segmentation"] = (panoptic_ids == anno["segment_id"]).astype(np.uint8)
+                mask_format = "bitmask"
+            if not self.use_keypoint:
+                anno.pop("keypoints", None)
+            _annotations.transform_instance_annotations(
+                anno, transforms, image_size, keypoint_hflip_indices=self.keypoint_hflip_indices
+            )
+        instances = _annotations.annotations_to_instances(annotations, image_size, mask_format=mask_format)
+        if self.recompute_boxes and instances.has("gt_masks"):
+            instances.gt_boxes = instances.gt_masks.get_bounding_boxes()
+        dataset_dict["instances"] = _annotations.filter_empty_instances(instances)

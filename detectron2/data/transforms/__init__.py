@@ -1,0 +1,43 @@
+"""Image transforms, imported as ``from detectron2.data import transforms as T``."""
+
+from fvcore.transforms.transform import BlendTransform as BlendTransform
+from fvcore.transforms.transform import GridSampleTransform as GridSampleTransform
+from fvcore.transforms.transform import HFlipTransform as HFlipTransform
+from fvcore.transforms.transform import NoOpTransform as NoOpTransform
+from fvcore.transforms.transform import PadTransform as PadTransform
+from fvcore.transforms.transform import ScaleTransform as ScaleTransform
+from fvcore.transforms.transform import Transform as Transform
+from fvcore.transforms.transform import TransformList as TransformList
+from fvcore.transforms.transform import VFlipTransform as VFlipTransform
+
+from ._coloring import RandomBrightness as RandomBrightness
+from ._coloring import RandomContrast as RandomContrast
+from ._coloring import RandomLighting as RandomLighting
+from ._coloring import RandomSaturation as RandomSaturation
+from ._cropping import FixedSizeCrop as FixedSizeCrop
+from ._cropping import MinIoURandomCrop as MinIoURandomCrop
+from ._cropping import RandomCrop as RandomCrop
+from ._cropping import RandomCrop_CategoryAreaConstraint as RandomCrop_CategoryAreaConstraint
+from ._moving import RandomApply as RandomApply
+from ._moving import RandomExtent as RandomExtent
+from ._moving import RandomFlip as RandomFlip
+from ._moving import RandomRotation as RandomRotation
+from ._resizing import RandomResize as RandomResize
+from ._resizing import Resize as Resize
+from ._resizing import ResizeScale as ResizeScale
+from ._resizing import ResizeShortestEdge as ResizeShortestEdge
+from .augmentation import AugInput as AugInput
+from .augmentation import Augmentation as Augmentation
+from .augmentation import AugmentationList as AugmentationList
+from .augmentation import StandardAugInput as StandardAugInput
+from .augmentation import TransformGen as TransformGen
+from .augmentation import apply_augmentations as apply_augmentations
+from .augmentation import apply_transform_gens as apply_transform_gens
+from .transform import ColorTransform as ColorTransform
+from .transform import CropTransform as CropTransform
+from .transform import ExtentTransform as ExtentTransform
+from .transform import HFlip_rotated_box as HFlip_rotated_box
+from .transform import PILColorTransform as PILColorTransform
+from .transform import Resize_rotated_box as Resize_rotated_box
+from .transform import ResizeTransform as ResizeTransform
+from .transform import RotationTransform as RotationTransform

@@ -1,0 +1,179 @@
+"""Names, arguments and defaults that users rely on are there, as `public_api.json` lists them.
+
+The table holds, by module: a function's arguments, a class's members with theirs, and null for other values.
+It is a contract: an entry changes only when the interface is meant to change.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.util
+import inspect
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+API: dict[str, dict[str, Any]] = json.loads(Path(__file__).with_name("public_api.json").read_text())
+
+# Modules and names that later work brings; each leaves this list when it arrives.
+PENDING = frozenset(
+    f"detectron2.{name}"
+    for name in """
+    data.datasets.builtin.register_all_ade20k data.datasets.builtin.register_all_cityscapes
+    data.datasets.builtin.register_all_lvis data.datasets.builtin.register_all_pascal_voc
+    data.datasets.cityscapes data.datasets.cityscapes_panoptic data.datasets.lvis
+    data.datasets.lvis_v0_5_categories data.datasets.lvis_v1_categories
+    data.datasets.lvis_v1_category_image_count data.datasets.pascal_voc
+    evaluation.cityscapes_evaluation evaluation.lvis_evaluation evaluation.pascal_voc_evaluation
+    evaluation.rotated_coco_evaluation
+    export export.api export.torchscript
+    modeling.backbone.mvit modeling.backbone.regnet modeling.backbone.swin modeling.backbone.utils
+    modeling.backbone.vit modeling.meta_arch.dense_detector modeling.meta_arch.fcos
+    modeling.meta_arch.retinanet modeling.mmdet_wrapper modeling.test_time_augmentation
+    tracking.base_tracker tracking.bbox_iou_tracker tracking.hungarian_tracker
+    tracking.iou_weighted_hungarian_bbox_iou_tracker tracking.utils
+    tracking.vanilla_hungarian_bbox_iou_tracker
+    utils.analysis utils.testing
+    """.split()
+)
+
+Parameter = tuple[str, str, str | None]
+"""(name, kind, default as source text or None)."""
+
+
+def expected_parameters(signature: str) -> list[Parameter]:
+    function = ast.parse(f"def f{signature}: pass").body[0]
+    assert isinstance(function, ast.FunctionDef)
+    arguments = function.args
+    positional = [argument.arg for argument in arguments.args]
+    defaults = [None] * (len(positional) - len(arguments.defaults)) + [
+        ast.unparse(d) for d in arguments.defaults
+    ]
+    found: list[Parameter] = [(name, "positional", d) for name, d in zip(positional, defaults)]
+    if arguments.vararg:
+        found.append((arguments.vararg.arg, "*", None))
+    for argument, default in zip(arguments.kwonlyargs, arguments.kw_defaults):
+        found.append((argument.arg, "keyword", ast.unparse(default) if default else None))
+    if arguments.kwarg:
+        found.append((arguments.kwarg.arg, "**", None))
+    return found
+
+
+KINDS = {
+    inspect.Parameter.POSITIONAL_ONLY: "positional-only",
+    inspect.Parameter.POSITIONAL_OR_KEYWORD: "positional",
+    inspect.Parameter.VAR_POSITIONAL: "*",
+    inspect.Parameter.KEYWORD_ONLY: "keyword",
+    inspect.Parameter.VAR_KEYWORD: "**",
+}
+
+
+def literal(source: str) -> tuple[bool, Any]:
+    try:
+        return True, ast.literal_eval(source)
+    except ValueError:
+        return False, None
+
+
+def check_signature(expected: list[Parameter], function: Any, skip_first: bool) -> str | None:
+    """What is wrong with the arguments of `function`, or None."""
+    actual = list(inspect.signature(function).parameters.values())
+    if skip_first:
+        expected = expected[1:]
+        actual = actual[1:] if actual and actual[0].name in ("self", "cls") else actual
+    named = {parameter.name: parameter for parameter in actual}
+    order = [p.name for p in actual if KINDS[p.kind] == "positional"]
+    if [name for name, kind, _ in expected if kind == "positional"] != order[
+        : sum(kind == "positional" for _, kind, _ in expected)
+    ]:
+        return f"positional arguments are {order}"
+    takes = {KINDS[parameter.kind] for parameter in actual}
+    for name, kind, default in expected:
+        if kind in ("*", "**"):
+            if kind not in takes:
+                return f"{kind}{name} is not taken"
+            continue
+        if name not in named:
+            return f"{name} is missing"
+        parameter = named[name]
+        if default is not None and parameter.default is inspect.Parameter.empty:
+            return f"{name} is required and had the default {default}"
+        is_literal, value = literal(default) if default is not None else (False, None)
+        if is_literal and parameter.default != value and list_of(parameter.default) != list_of(value):
+            return f"{name} has default {parameter.default!r} instead of {default}"
+    known = {name for name, _, _ in expected}
+    for parameter in actual:
+        required = parameter.default is inspect.Parameter.empty
+        if required and parameter.name not in known and KINDS[parameter.kind] not in ("*", "**"):
+            return f"{parameter.name} is required and was not before"
+    return None
+
+
+def list_of(value: Any) -> Any:
+    return list(value) if isinstance(value, (list, tuple)) else value
+
+
+def check_class(kind: Any, members: dict[str, str | None]) -> list[str]:
+    if not isinstance(kind, type):
+        return ["is no class"]
+    problems = []
+    fields = {name for base in kind.__mro__ for name in vars(base).get("__annotations__", {})}
+    for name, signature in members.items():
+        if not hasattr(kind, name):
+            if name not in fields:
+                problems.append(f"{name} is missing")
+            continue
+        member = inspect.getattr_static(kind, name)
+        if signature is None:
+            continue
+        if signature == "property":
+            if not isinstance(member, property) and callable(member):
+                problems.append(f"{name} is no property")
+            continue
+        decorator = signature[: signature.index("(")].strip()
+        arguments = signature[signature.index("(") :]
+        if decorator and not isinstance(
+            member, {"staticmethod": staticmethod, "classmethod": classmethod}[decorator]
+        ):
+            problems.append(f"{name} is no {decorator}")
+            continue
+        problem = check_signature(
+            expected_parameters(arguments), getattr(kind, name), decorator != "staticmethod"
+        )
+        if problem:
+            problems.append(f"{name}: {problem}")
+    return problems
+
+
+def is_present(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def test_what_is_pending_is_in_the_table_and_not_here_yet() -> None:
+    names = {f"{module}.{name}" for module, entries in API.items() for name in entries}
+    assert names | API.keys() >= PENDING
+    assert not [module for module in API if module in PENDING and is_present(module)]
+
+
+@pytest.mark.parametrize("module_name", sorted(API.keys() - PENDING))
+def test_module_offers_its_public_names(module_name: str) -> None:
+    module = importlib.import_module(module_name)
+    problems = []
+    for name, entry in API[module_name].items():
+        pending = f"{module_name}.{name}" in PENDING
+        if hasattr(module, name) == pending:
+            problems.append(f"{name} is {'here: take it off the list PENDING' if pending else 'missing'}")
+        elif pending:
+            continue
+        elif isinstance(entry, dict):
+            problems += [f"{name}.{problem}" for problem in check_class(getattr(module, name), entry)]
+        elif entry is not None:
+            problem = check_signature(expected_parameters(entry), getattr(module, name), False)
+            problems += [f"{name}: {problem}"] if problem else []
+    assert not problems, "\n".join([module_name, *problems])
