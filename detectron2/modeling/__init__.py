@@ -1,0 +1,40 @@
+"""Models and their parts; importing this package registers all of them."""
+
+from detectron2.layers.shape_spec import ShapeSpec as ShapeSpec
+
+from .anchor_generator import ANCHOR_GENERATOR_REGISTRY as ANCHOR_GENERATOR_REGISTRY
+from .anchor_generator import build_anchor_generator as build_anchor_generator
+from .backbone import BACKBONE_REGISTRY as BACKBONE_REGISTRY
+from .backbone import FPN as FPN
+from .backbone import Backbone as Backbone
+from .backbone import ResNet as ResNet
+from .backbone import ResNetBlockBase as ResNetBlockBase
+from .backbone import build_backbone as build_backbone
+from .backbone import build_resnet_backbone as build_resnet_backbone
+from .backbone import make_stage as make_stage
+from .meta_arch import META_ARCH_REGISTRY as META_ARCH_REGISTRY
+from .meta_arch import SEM_SEG_HEADS_REGISTRY as SEM_SEG_HEADS_REGISTRY
+from .meta_arch import GeneralizedRCNN as GeneralizedRCNN
+from .meta_arch import PanopticFPN as PanopticFPN
+from .meta_arch import ProposalNetwork as ProposalNetwork
+from .meta_arch import SemanticSegmentor as SemanticSegmentor
+from .meta_arch import build_model as build_model
+from .meta_arch import build_sem_seg_head as build_sem_seg_head
+from .postprocessing import detector_postprocess as detector_postprocess
+from .proposal_generator import PROPOSAL_GENERATOR_REGISTRY as PROPOSAL_GENERATOR_REGISTRY
+from .proposal_generator import RPN_HEAD_REGISTRY as RPN_HEAD_REGISTRY
+from .proposal_generator import build_proposal_generator as build_proposal_generator
+from .proposal_generator import build_rpn_head as build_rpn_head
+from .roi_heads import ROI_BOX_HEAD_REGISTRY as ROI_BOX_HEAD_REGISTRY
+from .roi_heads import ROI_HEADS_REGISTRY as ROI_HEADS_REGISTRY
+from .roi_heads import ROI_KEYPOINT_HEAD_REGISTRY as ROI_KEYPOINT_HEAD_REGISTRY
+from .roi_heads import ROI_MASK_HEAD_REGISTRY as ROI_MASK_HEAD_REGISTRY
+from .roi_heads import BaseKeypointRCNNHead as BaseKeypointRCNNHead
+from .roi_heads import BaseMaskRCNNHead as BaseMaskRCNNHead
+from .roi_heads import FastRCNNOutputLayers as FastRCNNOutputLayers
+from .roi_heads import ROIHeads as ROIHeads
+from .roi_heads import StandardROIHeads as StandardROIHeads
+from .roi_heads import build_box_head as build_box_head
+from .roi_heads import build_keypoint_head as build_keypoint_head
+from .roi_heads import build_mask_head as build_mask_head
+from .roi_heads import build_roi_heads as build_roi_heads

@@ -1,0 +1,172 @@
+"""The stages of residual networks: their geometry, by depth or config, and the making of their blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from detectron2.config.config import CfgNode
+from detectron2.layers.blocks import CNNBlockBase
+
+BLOCKS_PER_STAGE: dict[int, tuple[int, ...]] = {
+    18: (2, 2, 2, 2),
+    34: (3, 4, 6, 3),
+    50: (3, 4, 6, 3),
+    101: (3, 4, 23, 3),
+    152: (3, 8, 36, 3),
+}
+"""Depth -> blocks in res2..res5."""
+
+
+def make_blocks(
+    block_class: type[CNNBlockBase], num_blocks: int, *, in_channels: int, out_channels: int, **kwargs: Any
+) -> list[CNNBlockBase]:
+    """Make the blocks of one stage; see `ResNet.make_stage`."""
+    options_per_block = [_block_options(kwargs, index, num_blocks) for index in range(num_blocks)]
+    return [
+        block_class(
+            in_channels=in_channels if index == 0 else out_channels, out_channels=out_channels, **options
+        )
+        for index, options in enumerate(options_per_block)
+    ]
+
+
+def _block_options(options: dict[str, Any], index: int, num_blocks: int) -> dict[str, Any]:
+    """Pick what block `index` gets out of the options of its stage."""
+    suffix = "_per_block"
+    chosen: dict[str, Any] = {}
+    for name, value in options.items():
+        if name.endswith(suffix):
+            if len(value) != num_blocks:
+                raise ValueError(f"{name} needs one value for each of {num_blocks} blocks, got {value}")
+            name, value = name.removesuffix(suffix), value[index]
+            if name in options:
+                raise ValueError(f"give either {name} or {name}{suffix}, not both")
+        chosen[name] = value
+    return chosen
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """The geometry of one stage, before any weight exists."""
+
+    num_blocks: int
+    in_channels: int
+    out_channels: int
+    bottleneck_channels: int
+    stride: int  # of the first block
+    dilation: int = 1
+
+    def make(
+        self, block_class: type[CNNBlockBase], *, has_bottleneck: bool = True, **options: Any
+    ) -> list[CNNBlockBase]:
+        """Make the blocks; `options` go to every one of them."""
+        if has_bottleneck:
+            options = {"bottleneck_channels": self.bottleneck_channels, "dilation": self.dilation} | options
+        return make_blocks(
+            block_class,
+            self.num_blocks,
+            in_channels=self.in_channels,
+            out_channels=self.out_channels,
+            stride_per_block=[self.stride] + [1] * (self.num_blocks - 1),
+            **options,
+        )
+
+
+def plan_stages(
+    blocks_per_stage: Sequence[int],
+    *,
+    stem_channels: int,
+    res2_channels: int,
+    bottleneck_channels: int,
+    res5_dilation: int = 1,
+) -> list[StagePlan]:
+    """Lay out res2, res3, ...: channels double and resolution halves from one stage to the next.
+
+    Args:
+        bottleneck_channels: of res2, over all groups.
+        res5_dilation: 2 keeps res5 at the resolution of res4 and dilates its convolutions instead.
+    """
+    plans: list[StagePlan] = []
+    in_channels = stem_channels
+    for index, num_blocks in enumerate(blocks_per_stage):
+        dilation = res5_dilation if index == 3 else 1
+        plan = StagePlan(
+            num_blocks=num_blocks,
+            in_channels=in_channels,
+            out_channels=res2_channels * 2**index,
+            bottleneck_channels=bottleneck_channels * 2**index,
+            stride=1 if index == 0 or dilation == 2 else 2,
+            dilation=dilation,
+        )
+        in_channels = plan.out_channels
+        plans.append(plan)
+    return plans
+
+
+def blocks_for_depth(depth: int) -> tuple[int, ...]:
+    """Return the number of blocks in res2..res5 of a ResNet of this depth."""
+    if depth not in BLOCKS_PER_STAGE:
+        raise ValueError(f"MODEL.RESNETS.DEPTH must be one of {sorted(BLOCKS_PER_STAGE)}, got {depth}")
+    return BLOCKS_PER_STAGE[depth]
+
+
+def plan_stages_from_config(
+    cfg: CfgNode, *, blocks_per_stage: Sequence[int], width_factor: int = 1
+) -> list[StagePlan]:
+    """Lay out the stages that `MODEL.RESNETS` asks for, no more of them than `OUT_FEATURES` needs.
+
+    Args:
+        width_factor: bottleneck channels for each channel of `NUM_GROUPS * WIDTH_PER_GROUP`.
+    """
+    node = cfg.MODEL.RESNETS
+    if node.RES5_DILATION not in (1, 2):
+        raise ValueError(f"MODEL.RESNETS.RES5_DILATION must be 1 or 2, got {node.RES5_DILATION}")
+    plans = plan_stages(
+        blocks_per_stage,
+        stem_channels=node.STEM_OUT_CHANNELS,
+        res2_channels=node.RES2_OUT_CHANNELS,
+        bottleneck_channels=node.NUM_GROUPS * node.WIDTH_PER_GROUP * width_factor,
+        res5_dilation=node.RES5_DILATION,
+    )
+    numbers = {"stem": 1} | {f"res{i + 2}": i + 2 for i in range(len(plans))}
+    unknown = [name for name in node.OUT_FEATURES if name not in numbers]
+    if unknown or not node.OUT_FEATURES:
+        raise ValueError(
+            f"MODEL.RESNETS.OUT_FEATURES must be some of {list(numbers)}, got {node.OUT_FEATURES}"
+        )
+    return plans[: max(numbers[name] for name in node.OUT_FEATURES) - 1]
+
+
+BlockChoice = Callable[[bool], tuple[type[CNNBlockBase], dict[str, Any]]]
+
+
+def build_stages(
+    cfg: CfgNode, plans: Sequence[StagePlan], choose_block: BlockChoice
+) -> list[list[CNNBlockBase]]:
+    """Make the bottleneck stages of `plans` with the options of `MODEL.RESNETS`.
+
+    Args:
+        choose_block: given whether the stage is deformable, the class of its blocks and the options that
+            only this class has.
+    """
+    node = cfg.MODEL.RESNETS
+    stages = []
+    for plan, is_deformable in zip(plans, node.DEFORM_ON_PER_STAGE):
+        block_class, options = choose_block(is_deformable)
+        if is_deformable:
+            options = options | {
+                "deform_modulated": node.DEFORM_MODULATED,
+                "deform_num_groups": node.DEFORM_NUM_GROUPS,
+            }
+        stages.append(
+            plan.make(
+                block_class,
+                norm=node.NORM,
+                num_groups=node.NUM_GROUPS,
+                stride_in_1x1=node.STRIDE_IN_1X1,
+                **options,
+            )
+        )
+    return stages

@@ -1,0 +1,351 @@
+"""Region proposal network: class-agnostic objectness and box regression at every anchor (Ren et al., 2015).
+
+Shapes: N images; L feature levels; C channels; Hi, Wi size of level i; A anchors per location; Ri = Hi * Wi *
+A; R anchors over all levels; B numbers per box (4 XYXY, 5 XYWHA), in input-image pixels.
+Labels of anchors: 1 foreground, 0 background, -1 ignored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from detectron2.config.config import CfgNode, configurable
+from detectron2.layers.shape_spec import ShapeSpec
+from detectron2.layers.wrappers import Conv2d
+from detectron2.structures.boxes import Boxes, pairwise_iou
+from detectron2.structures.image_list import ImageList
+from detectron2.structures.instances import Instances
+from detectron2.utils.memory import retry_if_cuda_oom
+from detectron2.utils.registry import Registry
+
+from .._metrics import put_metrics
+from ..anchor_generator import build_anchor_generator
+from ..backbone.backbone import stated
+from ..box_regression import Box2BoxTransform, BoxTransform, _dense_box_regression_loss
+from ..matcher import Matcher
+from ..sampling import subsample_labels
+from .build import PROPOSAL_GENERATOR_REGISTRY
+from .proposal_utils import find_top_rpn_proposals
+
+RPN_HEAD_REGISTRY = Registry("RPN_HEAD")
+RPN_HEAD_REGISTRY.__doc__ = """
+Modules made by `(cfg, input_shape: list[ShapeSpec])`: L features -> L objectness logits and L anchor deltas.
+"""
+
+
+def build_rpn_head(cfg: CfgNode, input_shape: list[ShapeSpec]) -> nn.Module:
+    """Build the head `MODEL.RPN.HEAD_NAME` for features of the given shapes."""
+    return RPN_HEAD_REGISTRY.get(cfg.MODEL.RPN.HEAD_NAME)(cfg, input_shape)
+
+
+def _only(values: Sequence[int], what: str) -> int:
+    distinct = set(values)
+    if len(distinct) != 1:
+        raise ValueError(
+            f"The RPN head is shared by all feature levels, which need equal {what}; got {list(values)}"
+        )
+    return distinct.pop()
+
+
+@RPN_HEAD_REGISTRY.register()
+class StandardRPNHead(nn.Module):
+    """3x3 convolutions with ReLU, then a 1x1 for objectness and a 1x1 for deltas; shared by all levels."""
+
+    @configurable
+    def __init__(
+        self, *, in_channels: int, num_anchors: int, box_dim: int = 4, conv_dims: Sequence[int] = (-1,)
+    ) -> None:
+        """
+        Args:
+            in_channels: C, the same at all levels.
+            num_anchors: A.
+            box_dim: B.
+            conv_dims: output channels of the 3x3 convolutions; -1 keeps the number of input channels.
+        """
+        super().__init__()
+        widths = [in_channels if dim == -1 else dim for dim in conv_dims]
+        if not widths or min(widths) <= 0:
+            raise ValueError(
+                f"MODEL.RPN.CONV_DIMS needs one or more entries, each positive or -1; got {list(conv_dims)}"
+            )
+        ins = [in_channels, *widths[:-1]]
+        convs: list[nn.Conv2d] = [
+            Conv2d(i, o, 3, padding=1, activation=nn.ReLU()) for i, o in zip(ins, widths)
+        ]
+        # The names are those of checkpoints: a lone convolution has no index.
+        self.conv: nn.Module = convs[0]
+        if len(convs) > 1:
+            self.conv = nn.Sequential()
+            for i, conv in enumerate(convs):
+                self.conv.add_module(f"conv{i}", conv)
+        self.objectness_logits = nn.Conv2d(widths[-1], num_anchors, 1)
+        self.anchor_deltas = nn.Conv2d(widths[-1], num_anchors * box_dim, 1)
+        for conv in (*convs, self.objectness_logits, self.anchor_deltas):
+            nn.init.normal_(conv.weight, std=0.01)
+            nn.init.zeros_(conv.bias)  # type: ignore[arg-type]  # none is without a bias
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, input_shape: list[ShapeSpec]) -> dict[str, Any]:
+        anchor_generator: Any = build_anchor_generator(cfg, input_shape)
+        return {
+            "in_channels": _only(
+                [stated(s.channels, "channels") for s in input_shape], "numbers of channels"
+            ),
+            "num_anchors": _only(anchor_generator.num_anchors, "numbers of anchors per location"),
+            "box_dim": anchor_generator.box_dim,
+            "conv_dims": cfg.MODEL.RPN.CONV_DIMS,
+        }
+
+    def forward(self, features: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """L features (N, C, Hi, Wi) -> L logits (N, A, Hi, Wi) and L deltas (N, A*B, Hi, Wi)."""
+        hidden = [self.conv(f) for f in features]
+        return [self.objectness_logits(h) for h in hidden], [self.anchor_deltas(h) for h in hidden]
+
+
+@PROPOSAL_GENERATOR_REGISTRY.register()
+class RPN(nn.Module):
+    """Propose boxes that may hold an object of any class, and learn to."""
+
+    # How boxes are put together and compared; a subclass for other boxes replaces both.
+    _box_type: type[Boxes] = Boxes
+    _pairwise_iou: Callable[[Any, Any], Tensor] = staticmethod(pairwise_iou)
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        in_features: list[str],
+        head: nn.Module,
+        anchor_generator: nn.Module,
+        anchor_matcher: Matcher,
+        box2box_transform: BoxTransform,
+        batch_size_per_image: int,
+        positive_fraction: float,
+        pre_nms_topk: tuple[float, float],
+        post_nms_topk: tuple[float, float],
+        nms_thresh: float = 0.7,
+        min_box_size: float = 0.0,
+        anchor_boundary_thresh: float = -1.0,
+        loss_weight: float | dict[str, float] = 1.0,
+        box_reg_loss_type: str = "smooth_l1",
+        smooth_l1_beta: float = 0.0,
+    ) -> None:
+        """
+        Args:
+            in_features: names of the L feature maps to use.
+            head: see `RPN_HEAD_REGISTRY`.
+            anchor_generator: L feature maps -> L `Boxes`.
+            anchor_matcher: labels anchors by their IoU with ground truth.
+            box2box_transform: how deltas stand for boxes.
+            batch_size_per_image: anchors per image that the losses look at.
+            positive_fraction: largest share of foreground among them.
+            pre_nms_topk: proposals per level that enter NMS, in training and in testing.
+            post_nms_topk: proposals per image that leave NMS, in training and in testing.
+            nms_thresh: see `find_top_rpn_proposals`.
+            min_box_size: see `find_top_rpn_proposals`.
+            anchor_boundary_thresh: anchors that reach further than this out of the image are ignored in
+                training; negative to ignore none.
+            loss_weight: one factor, or one for each of "loss_rpn_cls" and "loss_rpn_loc".
+            box_reg_loss_type: see `_dense_box_regression_loss`.
+            smooth_l1_beta: see `_dense_box_regression_loss`.
+        """
+        super().__init__()
+        self.rpn_head, self.anchor_generator = head, anchor_generator
+        self.in_features = in_features
+        # Labels and losses.
+        self.anchor_matcher, self.box2box_transform = anchor_matcher, box2box_transform
+        self.batch_size_per_image, self.positive_fraction = batch_size_per_image, positive_fraction
+        self.anchor_boundary_thresh = anchor_boundary_thresh
+        # Proposals; limits by self.training.
+        self.pre_nms_topk = dict(zip((True, False), pre_nms_topk))
+        self.post_nms_topk = dict(zip((True, False), post_nms_topk))
+        self.nms_thresh, self.min_box_size = nms_thresh, float(min_box_size)
+        names = ("loss_rpn_cls", "loss_rpn_loc")
+        self.loss_weight = loss_weight if isinstance(loss_weight, dict) else dict.fromkeys(names, loss_weight)
+        self.box_reg_loss_type = box_reg_loss_type
+        self.smooth_l1_beta = smooth_l1_beta
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
+        node = cfg.MODEL.RPN
+        shapes = [input_shape[name] for name in node.IN_FEATURES]
+        return {
+            "in_features": node.IN_FEATURES,
+            "head": build_rpn_head(cfg, shapes),
+            "anchor_generator": build_anchor_generator(cfg, shapes),
+            "anchor_matcher": Matcher(node.IOU_THRESHOLDS, node.IOU_LABELS, allow_low_quality_matches=True),
+            "box2box_transform": Box2BoxTransform(weights=node.BBOX_REG_WEIGHTS),
+            "batch_size_per_image": node.BATCH_SIZE_PER_IMAGE,
+            "positive_fraction": node.POSITIVE_FRACTION,
+            "pre_nms_topk": (node.PRE_NMS_TOPK_TRAIN, node.PRE_NMS_TOPK_TEST),
+            "post_nms_topk": (node.POST_NMS_TOPK_TRAIN, node.POST_NMS_TOPK_TEST),
+            "nms_thresh": node.NMS_THRESH,
+            "min_box_size": cfg.MODEL.PROPOSAL_GENERATOR.MIN_SIZE,
+            "anchor_boundary_thresh": node.BOUNDARY_THRESH,
+            "loss_weight": {
+                "loss_rpn_cls": node.LOSS_WEIGHT,
+                "loss_rpn_loc": node.LOSS_WEIGHT * node.BBOX_REG_LOSS_WEIGHT,
+            },
+            "box_reg_loss_type": node.BBOX_REG_LOSS_TYPE,
+            "smooth_l1_beta": node.SMOOTH_L1_BETA,
+        }
+
+    def forward(
+        self, images: ImageList, features: dict[str, Tensor], gt_instances: list[Instances] | None = None
+    ) -> tuple[list[Instances], dict[str, Tensor]]:
+        """Propose boxes.
+
+        Args:
+            images: N images; only their sizes are used.
+            features: by name, (N, C, Hi, Wi).
+            gt_instances: per image, with `gt_boxes`; needed in training.
+
+        Returns:
+            Per image, `Instances` with `proposal_boxes` and `objectness_logits`, best first; and the losses,
+            empty when not training.
+        """
+        feature_list = [features[name] for name in self.in_features]
+        anchors = self.anchor_generator(feature_list)
+        logits, deltas = self.rpn_head(feature_list)
+        box_dim = anchors[0].tensor.shape[1]
+        # From here on in float32: mixed precision ends at the head.
+        logits = [x.permute(0, 2, 3, 1).flatten(1).float() for x in logits]  # (N, Ri)
+        deltas = [
+            x.unflatten(1, (-1, box_dim)).permute(0, 3, 4, 1, 2).flatten(1, 3).float()  # (N, Ri, B)
+            for x in deltas
+        ]
+        losses: dict[str, Tensor] = {}
+        if self.training:
+            if gt_instances is None:
+                raise ValueError("The RPN needs gt_instances in training; the data loader gave none")
+            gt_labels, gt_boxes = self.label_and_sample_anchors(anchors, gt_instances)
+            losses = self.losses(anchors, logits, gt_labels, deltas, gt_boxes)
+        return self.predict_proposals(anchors, logits, deltas, images.image_sizes), losses
+
+    @torch.no_grad()
+    def label_and_sample_anchors(
+        self, anchors: list[Boxes], gt_instances: list[Instances]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Say what the head should predict at a random subset of the anchors of every image.
+
+        Args:
+            anchors: per level.
+            gt_instances: per image, with `gt_boxes`.
+
+        Returns:
+            Per image, (R,) int8 labels, -1 for anchors that were not drawn; and (R, B) the ground truth box
+            of each anchor, which means something only where the label is 1.
+        """
+        all_anchors = self._box_type.cat(anchors)
+        labels_per_image, boxes_per_image = [], []
+        for gt in gt_instances:
+            boxes = gt.gt_boxes
+            quality = retry_if_cuda_oom(self._pairwise_iou)(boxes, all_anchors)  # (M, R)
+            matches, labels = retry_if_cuda_oom(self.anchor_matcher)(quality)
+            labels = labels.to(boxes.device)
+            if self.anchor_boundary_thresh >= 0:
+                inside = all_anchors.inside_box(gt.image_size, self.anchor_boundary_thresh)  # type: ignore[arg-type]
+                labels = labels.masked_fill(~inside, -1)
+            labels_per_image.append(self._subsample_labels(labels))
+            # An image without ground truth has no foreground: any box will do.
+            boxes_per_image.append(
+                boxes.tensor[matches] if len(boxes) else torch.zeros_like(all_anchors.tensor)
+            )
+        return labels_per_image, boxes_per_image
+
+    def _subsample_labels(self, label: Tensor) -> Tensor:
+        """(R,) labels of all anchors -> (R,) labels with -1 for those not drawn."""
+        positive, negative = subsample_labels(label, self.batch_size_per_image, self.positive_fraction, 0)
+        drawn = torch.full_like(label, -1)
+        drawn[positive] = 1
+        drawn[negative] = 0
+        return drawn
+
+    def losses(
+        self,
+        anchors: list[Boxes],
+        pred_objectness_logits: list[Tensor],
+        gt_labels: list[Tensor],
+        pred_anchor_deltas: list[Tensor],
+        gt_boxes: list[Tensor],
+    ) -> dict[str, Tensor]:
+        """Compare predictions with the labelled anchors.
+
+        Args:
+            anchors: per level.
+            pred_objectness_logits: per level, (N, Ri).
+            gt_labels: per image, (R,).
+            pred_anchor_deltas: per level, (N, Ri, B).
+            gt_boxes: per image, (R, B).
+
+        Returns:
+            "loss_rpn_cls" and "loss_rpn_loc", both averaged over the anchors drawn (by their nominal number).
+        """
+        labels = torch.stack(gt_labels)  # (N, R)
+        num_images = len(labels)
+        is_foreground, is_drawn = labels == 1, labels >= 0
+        put_metrics(
+            {
+                "rpn/num_pos_anchors": is_foreground.sum() / num_images,
+                "rpn/num_neg_anchors": (labels == 0).sum() / num_images,
+            }
+        )
+        localization = _dense_box_regression_loss(
+            list(anchors),
+            self.box2box_transform,
+            pred_anchor_deltas,
+            gt_boxes,
+            is_foreground,
+            box_reg_loss_type=self.box_reg_loss_type,
+            smooth_l1_beta=self.smooth_l1_beta,
+        )
+        objectness = F.binary_cross_entropy_with_logits(
+            torch.cat(pred_objectness_logits, dim=1)[is_drawn].float(),
+            labels[is_drawn].float(),
+            reduction="sum",
+        )
+        normalizer = self.batch_size_per_image * num_images
+        losses = {"loss_rpn_cls": objectness / normalizer, "loss_rpn_loc": localization / normalizer}
+        return {name: loss * self.loss_weight.get(name, 1.0) for name, loss in losses.items()}
+
+    @torch.no_grad()
+    def predict_proposals(
+        self,
+        anchors: list[Boxes],
+        pred_objectness_logits: list[Tensor],
+        pred_anchor_deltas: list[Tensor],
+        image_sizes: list[tuple[int, int]],
+    ) -> list[Instances]:
+        """Decode predictions and keep the best of every image (proposals carry no gradient).
+
+        Args:
+            anchors: per level.
+            pred_objectness_logits: per level, (N, Ri).
+            pred_anchor_deltas: per level, (N, Ri, B).
+            image_sizes: per image, (height, width).
+
+        Returns:
+            Per image, `Instances` with `proposal_boxes` and `objectness_logits`.
+        """
+        return find_top_rpn_proposals(
+            self._decode_proposals(anchors, pred_anchor_deltas),
+            pred_objectness_logits,
+            image_sizes,
+            self.nms_thresh,
+            int(self.pre_nms_topk[self.training]),
+            int(self.post_nms_topk[self.training]),
+            self.min_box_size,
+            self.training,
+        )
+
+    def _decode_proposals(self, anchors: list[Boxes], pred_anchor_deltas: list[Tensor]) -> list[Tensor]:
+        """Per level, (N, Ri, B) boxes."""
+        return [
+            self.box2box_transform.apply_deltas(deltas, level.tensor.expand(len(deltas), -1, -1))
+            for level, deltas in zip(anchors, pred_anchor_deltas)
+        ]

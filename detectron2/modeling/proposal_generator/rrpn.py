@@ -1,0 +1,98 @@
+"""Region proposal network for rotated boxes.
+
+Boxes are XYWHA (degrees, counter-clockwise) in input-image pixels; shapes as in `rpn.py` with B = 5.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from detectron2.config.config import CfgNode, configurable
+from detectron2.layers.nms import batched_nms_rotated
+from detectron2.layers.shape_spec import ShapeSpec
+from detectron2.structures.boxes import Boxes
+from detectron2.structures.instances import Instances
+from detectron2.structures.rotated_boxes import RotatedBoxes, pairwise_iou
+
+from ..box_regression import Box2BoxTransformRotated
+from .build import PROPOSAL_GENERATOR_REGISTRY
+from .proposal_utils import select_top_proposals
+from .rpn import RPN
+
+
+def find_top_rrpn_proposals(
+    proposals: list[Tensor],
+    pred_objectness_logits: list[Tensor],
+    image_sizes: list[tuple[int, int]],
+    nms_thresh: float,
+    pre_nms_topk: int,
+    post_nms_topk: int,
+    min_box_size: float,
+    training: bool,
+) -> list[Instances]:
+    """Keep the best rotated proposals of every image; see `find_top_rpn_proposals`.
+
+    Args:
+        proposals: L tensors (N, Ri, 5); the others as there.
+
+    Returns:
+        N `Instances` with `proposal_boxes` (`RotatedBoxes`) and `objectness_logits`, best first.
+    """
+    return select_top_proposals(
+        proposals,
+        pred_objectness_logits,
+        image_sizes,
+        nms_thresh,
+        pre_nms_topk,
+        post_nms_topk,
+        min_box_size,
+        training,
+        box_type=RotatedBoxes,
+        nms=batched_nms_rotated,
+    )
+
+
+@PROPOSAL_GENERATOR_REGISTRY.register()
+class RRPN(RPN):
+    """Propose rotated boxes; matching, decoding and NMS use the rotated IoU."""
+
+    _box_type = RotatedBoxes
+    _pairwise_iou = staticmethod(pairwise_iou)
+
+    @configurable
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.anchor_boundary_thresh >= 0:
+            raise NotImplementedError(
+                "RRPN cannot ignore anchors by their distance from the image border; set "
+                "MODEL.RPN.BOUNDARY_THRESH to -1"
+            )
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
+        arguments = super().from_config(cfg, input_shape)
+        arguments["box2box_transform"] = Box2BoxTransformRotated(weights=cfg.MODEL.RPN.BBOX_REG_WEIGHTS)
+        return arguments
+
+    @torch.no_grad()
+    def predict_proposals(
+        self,
+        anchors: list[Boxes],
+        pred_objectness_logits: list[Tensor],
+        pred_anchor_deltas: list[Tensor],
+        image_sizes: list[tuple[int, int]],
+    ) -> list[Instances]:
+        """Decode predictions and keep the best of every image; see `RPN.predict_proposals`."""
+        return find_top_rrpn_proposals(
+            self._decode_proposals(anchors, pred_anchor_deltas),
+            pred_objectness_logits,
+            image_sizes,
+            self.nms_thresh,
+            int(self.pre_nms_topk[self.training]),
+            int(self.post_nms_topk[self.training]),
+            self.min_box_size,
+            self.training,
+        )
