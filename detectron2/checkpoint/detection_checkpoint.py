@@ -1,0 +1,332 @@
+"""Saving a model with all that training needs to go on, and loading weights from wherever they come."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+from urllib.parse import parse_qs
+
+import numpy as np
+import torch
+from fvcore.common.checkpoint import Checkpointer
+from torch import Tensor, nn
+
+from detectron2.utils import comm
+from detectron2.utils.file_io import PathManager, atomic_write
+
+from .backbone_conversion import convert_backbone, is_foreign_backbone
+from .backbone_layout import explain_conflicts, infer_layout
+from .c2_model_loading import convert_c2_detectron_names, match_by_suffix
+from .load_report import describe_load
+from .reading import CheckpointFileError, read_checkpoint_file
+
+__all__ = ["DetectionCheckpointer"]
+
+logger = logging.getLogger(__name__)
+
+_LAST = "last_checkpoint"
+
+
+class IncompatibleKeys(NamedTuple):
+    """What of a checkpoint and a model found no partner.
+
+    Attributes:
+        missing_keys: of the model, absent from the checkpoint.
+        unexpected_keys: of the checkpoint, absent from the model.
+        incorrect_shapes: (name in the model, shape in the checkpoint, shape in the model).
+    """
+
+    missing_keys: list[str]
+    unexpected_keys: list[str]
+    incorrect_shapes: list[tuple[str, tuple[int, ...], tuple[int, ...]]]
+
+
+class DetectionCheckpointer(Checkpointer):
+    """Save and load a model and everything that belongs to its training.
+
+    Loads its own files, the model zoo's and Detectron's `.pkl`, `.safetensors`, and ImageNet backbones as
+    torchvision, timm, mmdetection and Res2Net's authors publish them. Reading a file never runs code from
+    it. Files appear under their name only when they are complete.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        save_dir: str = "",
+        *,
+        save_to_disk: bool | None = None,
+        **checkpointables: Any,
+    ) -> None:
+        """
+        Args:
+            model: wrapped in DistributedDataParallel or not.
+            save_dir: where `save` writes and `resume_or_load` looks.
+            save_to_disk: None means: only in the main process.
+            checkpointables: objects with `state_dict` and `load_state_dict` to save along, such as
+                `optimizer`.
+        """
+        if save_to_disk is None:
+            save_to_disk = comm.is_main_process()
+        super().__init__(model, save_dir, save_to_disk=save_to_disk, **checkpointables)
+        self.path_manager = PathManager
+        self.logger = logger
+
+    def save(self, name: str, **kwargs: Any) -> None:
+        """Write `<save_dir>/<name>.pth` and mark it as the last checkpoint.
+
+        Args:
+            name: a file name without suffix.
+            kwargs: plain data to save along, such as `iteration`.
+        """
+        if not self.save_dir or not self.save_to_disk:
+            return
+        if os.path.basename(name) != name:
+            raise ValueError(f"a checkpoint is named by a file name without folders, got {name!r}")
+        data = {"model": self.model.state_dict()}
+        data |= {key: item.state_dict() for key, item in self.checkpointables.items()}
+        data |= kwargs
+        path = os.path.join(self.save_dir, f"{name}.pth")
+        logger.info("Saving checkpoint to %s", path)
+        with atomic_write(path) as file:
+            torch.save(data, file)
+        self.tag_last_checkpoint(os.path.basename(path))
+
+    def tag_last_checkpoint(self, last_filename_basename: str) -> None:
+        """Remember which file of `save_dir` training resumes from."""
+        with atomic_write(os.path.join(self.save_dir, _LAST), "w") as file:
+            file.write(last_filename_basename)
+
+    def load(self, path: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Load weights and, if the file has them, the states of the checkpointables.
+
+        Args:
+            path: a file or address; "?matching_heuristics=True" at its end matches names by their endings.
+                Nothing is loaded from "".
+            args, kwargs: `checkpointables`, the names of those to load; None means all.
+
+        Returns:
+            What else the file holds, such as `iteration`.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: the file is damaged, or its weights are not those of this model.
+        """
+        return self._load(path, *args, **kwargs)
+
+    def _load(self, path: str, checkpointables: list[str] | None = None) -> dict[str, Any]:
+        if not path:
+            logger.info("No checkpoint given, the model starts from its own initialisation")
+            return {}
+        address, query = _split_query(path)
+        logger.info("Loading checkpoint %s", address)
+        checkpoint = self._read(address)
+        if query.get("matching_heuristics") == ["True"]:
+            checkpoint["matching_heuristics"] = True
+        try:
+            incompatible = self._load_model(checkpoint)
+        except ValueError as error:
+            raise ValueError(f"{address}: {error}") from error
+        if incompatible is not None:  # a subclass may say nothing
+            self._log_incompatible_keys(incompatible)
+        for key in self.checkpointables if checkpointables is None else checkpointables:
+            if key in checkpoint:
+                logger.info("Loading the state of %s from %s", key, address)
+                self.checkpointables[key].load_state_dict(checkpoint.pop(key))
+        return checkpoint
+
+    def get_checkpoint_file(self) -> str:
+        """Return the path of the last checkpoint in `save_dir`, "" if there is none."""
+        try:
+            with self.path_manager.open(os.path.join(self.save_dir, _LAST), "r") as file:
+                name = file.read().strip()
+        except OSError:
+            return ""  # another process may just have removed it
+        return os.path.join(self.save_dir, name)
+
+    def _read(self, address: str) -> dict[str, Any]:
+        """Read a checkpoint in every process, through the main one where some do not see the file."""
+        path = self.path_manager.get_local_path(address)
+        is_here = os.path.isfile(path)
+        everywhere = comm.all_gather(is_here)
+        if not any(everywhere):
+            raise FileNotFoundError(f"there is no checkpoint {address}{self._advise_on(address)}")
+        if not all(everywhere):
+            source = everywhere.index(True)
+            logger.warning("Not every process can read %s: it is sent over from process %d", address, source)
+            return comm.all_gather(self._load_file(path) if comm.get_rank() == source else None)[source]
+        try:
+            return self._load_file(path)
+        except CheckpointFileError as error:
+            raise CheckpointFileError(f"{error}{self._advise_on(address)}") from error
+
+    def _advise_on(self, address: str) -> str:
+        """Name the checkpoint to go on from when one in `save_dir` is of no use."""
+        if not self.save_dir or os.path.dirname(address) != self.save_dir.rstrip("/"):
+            return ""
+        others = (
+            [p for p in self.get_all_checkpoint_files() if p != address]
+            if os.path.isdir(self.save_dir)
+            else []
+        )
+        if not others:
+            return ". There is no other checkpoint in its folder; start again without resuming"
+        previous = max(others, key=os.path.getmtime)
+        return (
+            f". The previous checkpoint is {previous}: to go on from it, write"
+            f" {os.path.basename(previous)} into {os.path.join(self.save_dir, _LAST)}"
+        )
+
+    def _load_file(self, f: str) -> dict[str, Any]:
+        """Read a local file; the result has the tensors under "model"."""
+        return read_checkpoint_file(f)
+
+    def _load_model(self, checkpoint: dict[str, Any]) -> IncompatibleKeys:
+        """Copy the tensors that fit into the model.
+
+        Raises:
+            ValueError: none fits, or they are of a backbone of another architecture.
+        """
+        model_state = self.model.state_dict()
+        found = _find_places(_as_tensors(checkpoint.pop("model")), model_state, checkpoint)
+        weights = found.weights
+        num_tensors = sum(not _is_obsolete(name) for name in weights)
+        incorrect_shapes = [
+            (name, tuple(value.shape), tuple(model_state[name].shape))
+            for name, value in weights.items()
+            if name in model_state and value.shape != model_state[name].shape
+        ]
+        for name, _, _ in incorrect_shapes:
+            del weights[name]
+        matched = [name for name in weights if name in model_state and not _is_obsolete(name)]
+        if model_state and not matched:
+            raise ValueError(_describe_no_match(list(weights), list(model_state), incorrect_shapes))
+
+        result = self.model.load_state_dict(weights, strict=False)
+        accounted = {name for name, _, _ in incorrect_shapes} | _aliases(self.model, matched)
+        incompatible = IncompatibleKeys(
+            [name for name in result.missing_keys if name not in accounted],
+            [name for name in result.unexpected_keys if not _is_obsolete(name)],
+            incorrect_shapes,
+        )
+        self._summary = (len(matched), num_tensors, found.skipped)
+        # That a backbone brings no heads surprises nobody.
+        surprises = incompatible._replace(missing_keys=[]) if found.is_part else incompatible
+        self._log_level = logging.WARNING if any(surprises) else logging.INFO
+        return incompatible
+
+    def _log_incompatible_keys(self, incompatible: Any) -> None:
+        num_matched, num_tensors, skipped = self._summary
+        text = describe_load(num_matched, num_tensors, skipped, *incompatible)
+        logger.log(self._log_level, "%s", text)
+
+
+def _split_query(path: str) -> tuple[str, dict[str, list[str]]]:
+    """Split "address?key=value"; other question marks belong to the address."""
+    address, mark, query = path.rpartition("?")
+    options = parse_qs(query)
+    return (address, options) if mark and "matching_heuristics" in options else (path, {})
+
+
+def _as_tensors(state: Any) -> OrderedDict[str, Tensor]:
+    """Turn arrays into tensors and take off the wrapper that DistributedDataParallel leaves in names."""
+    if not isinstance(state, Mapping):
+        raise ValueError(f"the model must be a dict of tensors, the file has a {type(state).__name__}")
+    is_wrapped = bool(state) and all(str(name).startswith("module.") for name in state)
+    tensors: OrderedDict[str, Tensor] = OrderedDict()
+    for name, value in state.items():
+        if isinstance(value, np.ndarray):
+            value = torch.from_numpy(value)
+        if not isinstance(name, str) or not isinstance(value, Tensor):
+            raise ValueError(
+                f"the model must be a dict of tensors, the file has a {type(value).__name__} at {name!r}"
+            )
+        tensors[name.removeprefix("module.") if is_wrapped else name] = value
+    if not is_wrapped and hasattr(state, "_metadata"):
+        tensors._metadata = state._metadata  # type: ignore[attr-defined]  # versions of modules, which torch asks for
+    return tensors
+
+
+class _Placed(NamedTuple):
+    """Tensors of a file under the names that a model has for them.
+
+    Attributes:
+        weights: those without a place keep their own names.
+        skipped: names in the file that were left out on purpose.
+        is_part: the file was made for a part of the model, such as its backbone.
+    """
+
+    weights: OrderedDict[str, Tensor]
+    skipped: list[str]
+    is_part: bool
+
+
+def _find_places(
+    weights: OrderedDict[str, Tensor], model_state: Mapping[str, Tensor], notes: Mapping[str, Any]
+) -> _Placed:
+    """Translate names of other packages, and match names by their endings where the file is for a part.
+
+    Raises:
+        ValueError: the weights are of a backbone of another architecture than the model's.
+    """
+    skipped: list[str] = []
+    match_endings = bool(notes.get("matching_heuristics"))
+    has_own_names = any(name in model_state for name in weights)
+    if match_endings and notes.get("__author__") == "Caffe2":
+        weights = OrderedDict(convert_c2_detectron_names(weights)[0])
+    elif not has_own_names and is_foreign_backbone(weights):
+        converted = convert_backbone(weights)
+        logger.info("These are the weights of a %s, under another package's names", converted.layout.title)
+        weights = OrderedDict(converted.weights)
+        skipped = [name for name in converted.dropped if not _is_obsolete(name)]
+    _refuse_other_architecture(weights, model_state)
+    if has_own_names and not match_endings:
+        return _Placed(weights, skipped, is_part=False)
+    partners = match_by_suffix(model_state, weights)
+    renamed = OrderedDict((partners.get(name, name), value) for name, value in weights.items())
+    return _Placed(renamed, skipped, is_part=True)
+
+
+def _refuse_other_architecture(weights: Mapping[str, Tensor], model_state: Mapping[str, Tensor]) -> None:
+    """Raise where both have a residual backbone and it is not the same one."""
+    in_file, in_model = (
+        infer_layout({name: tuple(tensor.shape) for name, tensor in state.items()})
+        for state in (weights, model_state)
+    )
+    conflict = explain_conflicts(in_file, in_model) if in_file and in_model else None
+    if conflict:
+        raise ValueError(conflict)
+
+
+def _describe_no_match(
+    names: list[str],
+    model_names: list[str],
+    incorrect_shapes: list[tuple[str, tuple[int, ...], tuple[int, ...]]],
+) -> str:
+    if incorrect_shapes:
+        name, found, expected = incorrect_shapes[0]
+        return (
+            f"no tensor of the file fits the model: {name}, for one, has shape {found} instead of {expected}"
+        )
+    return (
+        f"none of the {len(names)} tensors in the file belongs to the model: the file has names such"
+        f" as {names[:3]}, the model such as {model_names[:3]}; check MODEL.WEIGHTS and the config"
+    )
+
+
+def _is_obsolete(name: str) -> bool:
+    """Tell whether older versions and batch norms wrote this tensor, which models now do without."""
+    return (
+        name.endswith("num_batches_tracked")
+        or "anchor_generator.cell_anchors" in name
+        or name.rpartition(".")[2] in ("pixel_mean", "pixel_std")
+    )
+
+
+def _aliases(model: nn.Module, names: list[str]) -> set[str]:
+    """Return every name of the parameters that these names stand for, modules that share them included."""
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    loaded = {id(parameters[name]) for name in names if name in parameters}
+    return {name for name, parameter in parameters.items() if id(parameter) in loaded}
