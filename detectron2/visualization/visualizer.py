@@ -220,7 +220,7 @@ class Visualizer(Painter):
         if pan_seg is None and "pan_seg_file_name" in dic and "segments_info" in dic:
             pan_seg = read_panoptic_ids(dic["pan_seg_file_name"])
         if pan_seg is not None:
-            return self.draw_panoptic_seg(pan_seg, dic["segments_info"], area_threshold=0, alpha=0.6)
+            return self.draw_panoptic_seg(pan_seg, dic["segments_info"], area_threshold=0)
         sem_seg = dic["sem_seg"] if "sem_seg" in dic else read_sem_seg(dict(dic))
         if sem_seg is not None:
             stuff = drop_things(sem_seg, self.metadata) if dic.get("annotations") else sem_seg
