@@ -44,6 +44,7 @@ def _paint_instances(
     """A new (H, W) map with the instances that fit, numbered from 1, and what they are."""
     scores = instances.scores
     panoptic = torch.zeros(size, dtype=torch.int32, device=scores.device)
+    # Not stable, on purpose: saturated scores tie, and published maps paint ties in this sort's order.
     order = scores.argsort(descending=True)
     order = order[scores[order] >= score_thresh]
     # Whether an instance fits depends on those before it. The decisions stay on the device and are read once.
@@ -58,9 +59,9 @@ def _paint_instances(
         panoptic = torch.where(mask & fits & (panoptic == 0), last_id, panoptic)
     if not ids:
         return panoptic, []
-    # (4, R') in one transfer; float64 holds all of them exactly.
+    # float64 holds all of them exactly.
     columns = [torch.stack(ids), order, instances.pred_classes[order], scores[order]]
-    rows = torch.stack([c.double().cpu() for c in columns], dim=1).tolist()
+    rows = torch.stack([c.cpu().double() for c in columns], dim=1).tolist()
     return panoptic, [
         {
             "id": int(segment_id),

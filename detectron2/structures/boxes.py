@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ._collections import as_box_tensor, cat_tensors, pick_rows
+
 RawBox = list[float] | tuple[float, ...] | Tensor | np.ndarray
 """One box of 4 or 5 numbers, or an array or tensor of N of them."""
 
@@ -119,7 +121,7 @@ class Boxes:
         Args:
             tensor: (N, 4); anything else that torch.as_tensor takes becomes float32 on the CPU.
         """
-        self.tensor = _as_box_tensor(tensor, 4)
+        self.tensor = as_box_tensor(tensor, 4)
 
     def clone(self) -> Boxes:
         """Copy the boxes."""
@@ -160,7 +162,7 @@ class Boxes:
 
     def __getitem__(self, item: int | slice | Tensor | Any) -> Boxes:
         """Pick boxes by an index, a slice, or a tensor of indices or bool; an index gives one box."""
-        return Boxes(_pick_rows(self.tensor, item, "Boxes"))
+        return Boxes(pick_rows(self.tensor, item, "Boxes"))
 
     def __len__(self) -> int:
         return self.tensor.shape[0]
@@ -195,7 +197,7 @@ class Boxes:
     @classmethod
     def cat(cls, boxes_list: Sequence[Boxes]) -> Boxes:
         """Concatenate the boxes of a list or tuple, which may be empty."""
-        return cls(_cat_tensors(boxes_list, Boxes, width=4))
+        return cls(cat_tensors(boxes_list, Boxes, width=4))
 
     @property
     def device(self) -> torch.device:
@@ -205,39 +207,6 @@ class Boxes:
     def __iter__(self) -> Iterator[Tensor]:
         """Yield one (4,) tensor per box."""
         yield from self.tensor
-
-
-def _as_box_tensor(values: Any, width: int) -> Tensor:
-    """Check and complete what a constructor of boxes was given; a tensor keeps its device."""
-    if isinstance(values, Tensor):
-        tensor = values.float()
-    else:
-        tensor = torch.as_tensor(values, dtype=torch.float32, device="cpu")
-    if tensor.numel() == 0 and (tensor.ndim != 2 or tensor.shape[-1] != width):
-        return tensor.reshape(-1, width)
-    if tensor.ndim != 2 or tensor.shape[-1] != width:
-        raise ValueError(f"expected boxes of shape (N, {width}), got {tuple(tensor.shape)}")
-    return tensor
-
-
-def _pick_rows(tensor: Tensor, item: Any, owner: str) -> Tensor:
-    """Index the first dimension; an integer keeps it, so that one element stays a collection."""
-    if isinstance(item, int):
-        return tensor[item].unsqueeze(0)
-    picked = tensor[item]
-    if picked.ndim != tensor.ndim:
-        raise ValueError(f"{owner} are indexed by one dimension; {item!r} gave shape {tuple(picked.shape)}")
-    return picked
-
-
-def _cat_tensors(collections: Sequence[Any], kind: type, *, width: int) -> Tensor:
-    if not isinstance(collections, (list, tuple)):
-        raise TypeError(f"expected a list or tuple of {kind.__name__}, got {type(collections).__name__}")
-    for member in collections:
-        if not isinstance(member, kind):
-            raise TypeError(f"expected only {kind.__name__} to concatenate, got {type(member).__name__}")
-    # A copy even of a single member: the result is nobody else's tensor.
-    return torch.cat([member.tensor for member in collections]) if collections else torch.empty(0, width)
 
 
 def _sizes(boxes: Tensor) -> tuple[Tensor, Tensor]:

@@ -18,7 +18,8 @@ from torch import Tensor
 from detectron2.layers.mask_ops import paste_masks_in_image
 from detectron2.layers.roi_align import roi_align
 
-from .boxes import Boxes, _cat_tensors, _pick_rows
+from ._collections import cat_tensors, pick_rows
+from .boxes import Boxes
 
 
 def polygon_area(x: np.ndarray, y: np.ndarray) -> float:
@@ -95,7 +96,7 @@ class BitMasks:
 
     def __getitem__(self, item: int | slice | Tensor | Any) -> BitMasks:
         """Pick masks by an index, a slice, or a tensor of indices or bool; an index gives one mask."""
-        return BitMasks(_pick_rows(self.tensor, item, "BitMasks"))
+        return BitMasks(pick_rows(self.tensor, item, "BitMasks"))
 
     def __iter__(self) -> Iterator[Tensor]:
         """Yield one (H, W) tensor per mask."""
@@ -175,7 +176,7 @@ class BitMasks:
         """Concatenate the masks of a list or tuple with at least one entry, all of one image size."""
         if not bitmasks_list:
             raise ValueError("there are no BitMasks to concatenate")
-        return type(bitmasks_list[0])(_cat_tensors(bitmasks_list, BitMasks, width=0))
+        return type(bitmasks_list[0])(cat_tensors(bitmasks_list, BitMasks, width=0))
 
 
 class PolygonMasks:
@@ -306,7 +307,7 @@ class ROIMasks:
 
     def __getitem__(self, item: int | slice | Tensor | Any) -> ROIMasks:
         """Pick masks by an index, a slice, or a tensor of indices or bool; an index gives one mask."""
-        return ROIMasks(_pick_rows(self.tensor, item, "ROIMasks"))
+        return ROIMasks(pick_rows(self.tensor, item, "ROIMasks"))
 
     def __repr__(self) -> str:
         return f"ROIMasks(num_instances={len(self)}, mask_size={tuple(self.tensor.shape[1:])})"

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from detectron2.layers.rotated_boxes import pairwise_iou_rotated
 
-from .boxes import Boxes, _as_box_tensor, _cat_tensors, _pick_rows
+from ._collections import as_box_tensor, cat_tensors, pick_rows
+from .boxes import Boxes
 
 
 class RotatedBoxes(Boxes):
@@ -30,7 +31,7 @@ class RotatedBoxes(Boxes):
         Args:
             tensor: (N, 5); anything else that torch.as_tensor takes becomes float32 on the CPU.
         """
-        self.tensor = _as_box_tensor(tensor, 5)
+        self.tensor = as_box_tensor(tensor, 5)
 
     def clone(self) -> RotatedBoxes:
         """Copy the boxes."""
@@ -73,7 +74,7 @@ class RotatedBoxes(Boxes):
 
     def __getitem__(self, item: int | slice | Tensor | Any) -> RotatedBoxes:
         """Pick boxes by an index, a slice, or a tensor of indices or bool; an index gives one box."""
-        return RotatedBoxes(_pick_rows(self.tensor, item, "RotatedBoxes"))
+        return RotatedBoxes(pick_rows(self.tensor, item, "RotatedBoxes"))
 
     def __len__(self) -> int:
         return self.tensor.shape[0]
@@ -118,7 +119,7 @@ class RotatedBoxes(Boxes):
     @classmethod
     def cat(cls, boxes_list: Sequence[RotatedBoxes]) -> RotatedBoxes:  # type: ignore[override]
         """Concatenate the boxes of a list or tuple, which may be empty."""
-        return cls(_cat_tensors(boxes_list, RotatedBoxes, width=5))
+        return cls(cat_tensors(boxes_list, RotatedBoxes, width=5))
 
     @property
     def device(self) -> torch.device:

@@ -24,6 +24,7 @@ from detectron2.structures.instances import Instances
 from .._metrics import put_metrics
 from ..backbone.backbone import stated
 from ..box_regression import Box2BoxTransform, BoxTransform, _dense_box_regression_loss
+from .detections import choose_detections
 
 Predictions = tuple[Tensor, Tensor]  # (R, K + 1) class logits and (R, Kb * 4) deltas
 
@@ -66,7 +67,7 @@ def fast_rcnn_inference_single_image(
     topk_per_image: int,
 ) -> tuple[Instances, Tensor]:
     """Do what `fast_rcnn_inference` does for one image; regions with non-finite predictions are dropped."""
-    detections, regions = choose_detections(
+    return choose_detections(
         boxes.unflatten(1, (-1, 4)),
         scores,
         image_shape,
@@ -76,50 +77,6 @@ def fast_rcnn_inference_single_image(
         Boxes,
         batched_nms,
     )
-    return detections, regions
-
-
-def choose_detections(
-    boxes: Tensor,
-    scores: Tensor,
-    image_shape: tuple[int, int],
-    score_thresh: float,
-    nms_thresh: float,
-    topk_per_image: int,
-    box_type: type[Boxes],
-    nms: Callable[[Tensor, Tensor, Tensor, float], Tensor],
-) -> tuple[Instances, Tensor]:
-    """Choose one image's detections for any class of boxes and its NMS.
-
-    Args:
-        boxes: (Ri, Kb, B).
-        scores: (Ri, K + 1).
-        box_type: `Boxes` or `RotatedBoxes`.
-        nms: (boxes, scores, classes, threshold) -> indices to keep, best first.
-
-    Returns:
-        See `fast_rcnn_inference`.
-    """
-    finite = boxes.flatten(1).isfinite().all(dim=1) & scores.isfinite().all(dim=1)
-    foreground_scores = scores[:, :-1]
-    # Every (region, class) with a score above the threshold is a candidate. NaN is above nothing.
-    candidates = ((foreground_scores > score_thresh) & finite[:, None]).nonzero()
-    regions, classes = candidates.unbind(dim=1)
-    candidate_scores = foreground_scores[regions, classes]
-    box_column = classes if boxes.shape[1] > 1 else torch.zeros_like(classes)
-    candidate_boxes = box_type(boxes[regions, box_column])
-    candidate_boxes.clip(image_shape)
-
-    keep = nms(candidate_boxes.tensor, candidate_scores, classes, nms_thresh)
-    if topk_per_image >= 0:
-        keep = keep[:topk_per_image]
-    detections = Instances(
-        image_shape,
-        pred_boxes=candidate_boxes[keep],
-        scores=candidate_scores[keep],
-        pred_classes=classes[keep],
-    )
-    return detections, regions[keep]
 
 
 def _log_classification_stats(logits: Tensor, gt_classes: Tensor, prefix: str = "fast_rcnn") -> None:

@@ -22,7 +22,8 @@ from detectron2.structures.rotated_boxes import pairwise_iou as pairwise_iou_rot
 from ..box_regression import Box2BoxTransformRotated
 from .base import ROI_HEADS_REGISTRY
 from .box_head import build_box_head
-from .fast_rcnn import FastRCNNOutputLayers, Predictions, choose_detections
+from .detections import choose_detections
+from .fast_rcnn import FastRCNNOutputLayers, Predictions
 from .standard import StandardROIHeads, _build_pooler
 
 

@@ -248,13 +248,13 @@ def test_dilated_res5_keeps_the_resolution_of_res4() -> None:
     assert model(torch.zeros(1, 3, 64, 32))["res5"].shape == (1, 128, 4, 2)
 
 
-@pytest.mark.parametrize("value", ["True", "False", "auto"])
-def test_stage_pool_of_a_config_is_understood(value: str) -> None:
+@pytest.mark.parametrize("value", ["True", "False", "auto", True, False])
+def test_stage_pool_of_a_config_is_understood(value: str | bool) -> None:
     cfg = small_cfg()
     cfg.MODEL.RESNETS.STRIDE_IN_1X1 = True
     cfg.MODEL.RES2NET.STAGE_POOL = value
     block = build_backbone(cfg).res3[0]
-    assert isinstance(block.pool, nn.AvgPool2d) is (value == "True")
+    assert isinstance(block.pool, nn.AvgPool2d) is (str(value) == "True")
 
 
 @pytest.mark.parametrize(
