@@ -1,5 +1,6 @@
 # make quickstart   train, evaluate and look at a small panoptic model, from nothing
-# make test         everything that this machine can test
+# make test         everything that this machine can test in minutes
+# make test-all     that, every model of the zoo at its real size, and what CI checks about style and types
 # make lint         what CI checks about style and types
 #
 # Variables:  PYTHON=python3.12         the Python that makes the environment
@@ -14,9 +15,10 @@ JOBS ?= auto
 BIN := $(VENV)/bin
 # One stamp per choice of torch: a second run costs nothing, another choice installs again.
 STAMP := $(VENV)/.installed-$(shell echo '$(TORCH)' | cksum | cut -d' ' -f1)
-# --no-build-isolation and the like, if you need them.
+# --no-cache-dir and the like, if you need them.
 PIP_FLAGS ?=
-CLANG_SOURCES = $(shell find detectron2 -name '*.cpp' -o -name '*.cu' -o -name '*.h')
+PIP_INSTALL = $(BIN)/python -m pip install --disable-pip-version-check $(PIP_FLAGS) -c $(VENV)/constraints.txt
+CLANG_SOURCES := $(shell find detectron2 -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' -o -name '*.h')
 
 .DEFAULT_GOAL := help
 .PHONY: help install quickstart test test-all test-gpu lint format clean
@@ -26,13 +28,16 @@ help:
 
 install: $(STAMP)
 
-$(STAMP): pyproject.toml setup.py constraints.txt
+# Torch comes first: the operators are compiled against the one in the environment, where there is a compiler.
+$(STAMP): pyproject.toml setup.py constraints.txt $(CLANG_SOURCES)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or later is needed, this is %s; choose one with make PYTHON=..." % sys.version.split()[0])'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	grep -v '^torch==' constraints.txt > $(VENV)/constraints.txt
-	$(BIN)/python -m pip install --disable-pip-version-check $(PIP_FLAGS) -c $(VENV)/constraints.txt '$(TORCH)' -e '.[dev]'
+	$(PIP_INSTALL) '$(TORCH)' setuptools wheel
+	$(PIP_INSTALL) '$(TORCH)' --no-build-isolation -e '.[dev]'
 	rm -f $(VENV)/.installed-*
 	touch $@
+	@$(BIN)/python -c 'from detectron2.layers import _extension as e; print("Compiled operators:", e.missing_reason() or "built")'
 
 quickstart: $(STAMP)
 	$(BIN)/python tools/quickstart.py
@@ -43,7 +48,8 @@ test: $(STAMP)
 test-gpu: $(STAMP)
 	$(BIN)/python -m pytest -q -m gpu
 
-test-all: lint test
+test-all: lint
+	$(BIN)/python -m pytest -q --full -n $(JOBS) --maxprocesses 8 --dist worksteal
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -120,18 +120,45 @@ def test_values(name: str, repo_root: Path) -> None:
     assert {key: got[key] for key in expected} == expected
 
 
-@pytest.mark.parametrize("name", [*EXPECTED, "Base-RCNN-FPN.yaml", PANOPTIC + "Base-Panoptic-FPN.yaml"])
-def test_all_published_values_and_nothing_else(name: str, repo_root: Path, shared_dir: Path) -> None:
-    zoo = json.loads((shared_dir / "spec" / "zoo.json").read_text())
-    if name not in zoo:
-        pytest.skip("not a published config")
-    defaults = flat(get_cfg())
-    expected = {**defaults, **zoo[name]["non_default"]}
-    if "MODEL.RESNETS.SCALE" in zoo[name]["non_default"]:
+@pytest.fixture(scope="module")
+def published(shared_dir: Path) -> dict[str, Any]:
+    return json.loads((shared_dir / "spec" / "zoo.json").read_text())
+
+
+def as_json(value: Any) -> Any:
+    return json.loads(json.dumps(value))
+
+
+def published_values(record: dict[str, Any]) -> dict[str, Any]:
+    """All keys of a published config, in our spelling."""
+    values = {key: as_json(value) for key, value in flat(get_cfg()).items()}
+    values.update(record["non_default"])
+    if "MODEL.RESNETS.SCALE" in values:
         # The fork's spelling; `build_resnet_*` stands for its twin there.
-        expected["MODEL.RES2NET.SCALE"] = expected.pop("MODEL.RESNETS.SCALE")
-        expected["MODEL.BACKBONE.NAME"] = "build_res2net_fpn_backbone"
-    got = load(repo_root, name)
-    as_json = {key: json.loads(json.dumps(value)) for key, value in got.items()}
-    differing = {key: (as_json.get(key), json.loads(json.dumps(value))) for key, value in expected.items()}
-    assert {key: pair for key, pair in differing.items() if pair[0] != pair[1]} == {}
+        values["MODEL.RES2NET.SCALE"] = values.pop("MODEL.RESNETS.SCALE")
+        values["MODEL.BACKBONE.NAME"] = "build_res2net_fpn_backbone"
+    return values
+
+
+def test_every_published_config_is_here(repo_root: Path, published: dict[str, Any]) -> None:
+    assert [name for name in published if not (repo_root / "configs" / name).is_file()] == []
+
+
+def test_all_published_values_and_nothing_else(repo_root: Path, published: dict[str, Any]) -> None:
+    wrong = {}
+    for name, record in published.items():
+        expected = published_values(record)
+        got = {key: as_json(value) for key, value in load(repo_root, name).items()}
+        differing = {key for key in expected if got.get(key) != expected[key]}
+        if differing:
+            wrong[name] = {key: (got.get(key), expected[key]) for key in differing}
+    assert wrong == {}
+
+
+def test_bases_are_the_published_ones(repo_root: Path, published: dict[str, Any]) -> None:
+    for name, record in published.items():
+        if record["base"] is None or "_R2_" in name:
+            continue
+        lines = (repo_root / "configs" / name).read_text().splitlines()
+        (base,) = [line.removeprefix("_BASE_: ") for line in lines if line.startswith("_BASE_")]
+        assert base == record["base"].removeprefix("./"), name

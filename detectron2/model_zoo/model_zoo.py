@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import difflib
+import json
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
 from detectron2.checkpoint.detection_checkpoint import DetectionCheckpointer
 from detectron2.config.config import CfgNode, get_cfg
+from detectron2.config.instantiate import instantiate
+from detectron2.config.lazy import LazyConfig
 from detectron2.modeling.meta_arch.build import build_model
+from detectron2.utils.file_io import Detectron2Handler
 
 __all__ = ["get", "get_checkpoint_url", "get_config", "get_config_file"]
 
 _HERE = Path(__file__).resolve().parent
 # A wheel carries the configs inside the package; a checkout keeps them at its root.
 _CONFIG_ROOTS = (_HERE / "configs", _HERE.parents[1] / "configs")
+_SUFFIXES = (".yaml", ".py")
 
 
 def _config_root() -> Path:
@@ -26,19 +33,29 @@ def _config_root() -> Path:
     raise FileNotFoundError(f"The package's configs are missing; they should be in {_CONFIG_ROOTS[0]}.")
 
 
+@cache
+def _published() -> dict[str, dict[str, Any]]:
+    """What was published for a config, by its name without the suffix: `checkpoint` and `results`."""
+    return json.loads((_HERE / "published.json").read_text(encoding="utf-8"))
+
+
 def get_checkpoint_url(config_path: str) -> str:
     """Return the address of the weights that were published for a config.
 
     Args:
-        config_path: name of a shipped config, relative to `configs/`.
+        config_path: name of a shipped YAML or Python config, relative to `configs/`.
 
     Raises:
         FileNotFoundError: there is no such config, or no weights were published for it.
     """
-    get_config_file(config_path)
-    raise FileNotFoundError(
-        f"No published weights are known for {config_path!r}. Set MODEL.WEIGHTS to a file instead."
-    )
+    name = config_path.removesuffix(".yaml").removesuffix(".py")
+    checkpoint = _published().get(name, {}).get("checkpoint")
+    if checkpoint is None:
+        get_config_file(config_path)  # which knows near names, if it is no config at all
+        raise FileNotFoundError(
+            f"No published weights are known for {config_path!r}. Set MODEL.WEIGHTS to a file instead."
+        )
+    return f"{Detectron2Handler.S3_DETECTRON2_PREFIX}{name}/{checkpoint}"
 
 
 def get_config_file(config_path: str) -> str:
@@ -54,25 +71,32 @@ def get_config_file(config_path: str) -> str:
     path = root / config_path
     if path.is_file():
         return str(path)
-    names = [file.relative_to(root).as_posix() for file in root.rglob("*") if file.suffix in (".yaml", ".py")]
+    names = [file.relative_to(root).as_posix() for file in root.rglob("*") if file.suffix in _SUFFIXES]
     near = difflib.get_close_matches(config_path, names, n=3, cutoff=0.5)
     hint = f"Did you mean {' or '.join(near)}?" if near else f"See the files in {root}."
     raise FileNotFoundError(f"{config_path!r} is no config of the model zoo. {hint}")
 
 
-def get_config(config_path: str, trained: bool = False) -> CfgNode:
+def get_config(config_path: str, trained: bool = False) -> Any:
     """Return the config of a model.
 
     Args:
-        config_path: name of a shipped YAML config, relative to `configs/`.
-        trained: let `MODEL.WEIGHTS` be the published weights of the trained model, and not what the config
+        config_path: name of a shipped config, relative to `configs/`.
+        trained: let the weights of the config be the published ones of the trained model, and not what it
             starts training from.
+
+    Returns:
+        A `CfgNode` for a YAML config, an omegaconf config for a Python one.
     """
     config_file = get_config_file(config_path)
+    if config_file.endswith(".py"):
+        cfg = LazyConfig.load(config_file)
+        if trained:
+            _check_has_weights(cfg, config_path)
+            cfg.train.init_checkpoint = get_checkpoint_url(config_path)
+        return cfg
     if not config_file.endswith(".yaml"):
-        raise ValueError(
-            f"get_config reads YAML configs, got {config_path!r}. Use LazyConfig.load for Python ones."
-        )
+        raise ValueError(f"a config is a .yaml or a .py file, got {config_path!r}")
     cfg = get_cfg()
     cfg.merge_from_file(config_file)
     if trained:
@@ -80,11 +104,19 @@ def get_config(config_path: str, trained: bool = False) -> CfgNode:
     return cfg
 
 
+def _check_has_weights(cfg: Any, config_path: str) -> None:
+    if "init_checkpoint" not in cfg.get("train", {}):
+        raise ValueError(
+            f"{config_path!r} has no train.init_checkpoint, so its weights cannot be set; load "
+            "get_checkpoint_url(...) with DetectionCheckpointer"
+        )
+
+
 def get(config_path: str, trained: bool = False, device: str | None = None) -> nn.Module:
     """Build a model and load its weights.
 
     Args:
-        config_path: name of a shipped YAML config, relative to `configs/`.
+        config_path: name of a shipped config, relative to `configs/`.
         trained: as in `get_config`.
         device: overrides the config's device. None means the config's device where there is a GPU, and the
             CPU otherwise.
@@ -95,8 +127,13 @@ def get(config_path: str, trained: bool = False, device: str | None = None) -> n
     cfg = get_config(config_path, trained)
     if device is None and not torch.cuda.is_available():
         device = "cpu"
-    if device is not None:
-        cfg.MODEL.DEVICE = device
-    model = build_model(cfg)
-    DetectionCheckpointer(model).load(cfg.MODEL.WEIGHTS)
+    if isinstance(cfg, CfgNode):
+        if device is not None:
+            cfg.MODEL.DEVICE = device
+        model, weights = build_model(cfg), cfg.MODEL.WEIGHTS
+    else:
+        train = cfg.get("train", {})
+        model = instantiate(cfg.model).to(device or train.get("device", "cuda"))
+        weights = train.get("init_checkpoint", "")
+    DetectionCheckpointer(model).load(weights)
     return model

@@ -34,16 +34,6 @@ _PACKAGES = (
     "torchvision",
     "tensorboard",
 )
-_OPERATORS = (
-    "nms",
-    "nms_rotated",
-    "box_iou_rotated",
-    "roi_align",
-    "roi_align_rotated",
-    "deform_conv",
-    "modulated_deform_conv",
-    "paste_masks",
-)
 
 
 def collect_torch_env() -> str:
@@ -116,11 +106,13 @@ def _operator_rows() -> list[tuple[str, str]]:
     spec = importlib.util.find_spec("detectron2._C")
     library = spec.origin if spec is not None and spec.origin else ""
     rows = [("compiled operators", library)]
-    for name in _OPERATORS:
+    for name in extension.OPERATORS:
         devices = [kind for kind in ("cpu", "cuda") if extension.find_operator(name, torch.device(kind))]
         rows.append((f"  {name}", ", ".join(devices) or "plain PyTorch"))
+    if not any(extension.find_operator(name, torch.device("cuda")) for name in extension.OPERATORS):
+        rows.append(("  for GPUs", f"none are built; {extension.BUILD_HINT}"))
     cuda_home = _cuda_home()
-    if cuda_home:
+    if cuda_home and os.path.isfile(os.path.join(cuda_home, "bin", "cuobjdump")):
         rows.append(("  GPU architectures", detect_compute_compatibility(cuda_home, library)))
     return rows
 

@@ -1,24 +1,143 @@
-"""Files: one path manager for local and remote paths, and writing that never leaves half a file."""
+"""Files: one path manager for local and remote paths, and writing that never leaves half a file.
+
+Environment variables:
+
+    DETECTRON2_MODELS  a folder with files of the model zoo, looked in before anything is downloaded. They lie
+                       as in their address, behind the host (`detectron2/COCO-Keypoints/...`) or behind
+                       `detectron2/`; those with a digest in their name may also lie in the folder itself.
+    DETECTRON2_MIRROR  an address that takes the place of the host of the model zoo.
+    DETECTRON2_UNCHECKED_DOWNLOADS  see `detectron2.utils.download`.
+    FVCORE_CACHE       where downloads are kept; ~/.torch/iopath_cache otherwise.
+"""
 
 from __future__ import annotations
 
 import os
+import posixpath
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import IO, Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
-from iopath.common.file_io import HTTPURLHandler, OneDrivePathHandler, PathHandler
+from iopath.common.file_io import OneDrivePathHandler, PathHandler, file_lock, get_cache_dir
 from iopath.common.file_io import PathManager as PathManagerBase
+
+from .download import download, has_named_digest
 
 __all__ = ["PathHandler", "PathManager", "atomic_write"]
 
+_ZOO_HOST = "https://dl.fbaipublicfiles.com/"
+_FOLDER_VARIABLE = "DETECTRON2_MODELS"
+_MIRROR_VARIABLE = "DETECTRON2_MIRROR"
+
+
+class DownloadHandler(PathHandler):
+    """Read http, https and ftp addresses through a cache of downloaded files."""
+
+    def _get_supported_prefixes(self) -> list[str]:
+        return ["http://", "https://", "ftp://"]
+
+    def _get_local_path(
+        self, path: str, force: bool = False, cache_dir: str | None = None, **kwargs: Any
+    ) -> str:
+        self._check_kwargs(kwargs)
+        is_zoo = path.startswith(_ZOO_HOST)
+        if is_zoo and not force and (found := _find_in_folder(path)):
+            return found
+        target = os.path.join(get_cache_dir(cache_dir), *_cache_parts(path))
+        if os.path.isfile(target) and not force:
+            return target
+        with file_lock(target):
+            # Another process may have been first.
+            if force or not os.path.isfile(target):
+                source, hint = _mirrored(path) if is_zoo else (path, "")
+                download(source, target, check_name=is_zoo, hint=hint)
+        return target
+
+    def _open(self, path: str, mode: str = "r", buffering: int = -1, **kwargs: Any) -> IO[Any]:
+        if mode not in ("r", "rb"):
+            raise ValueError(f"{path} can only be read, got mode {mode!r}")
+        return open(self._get_local_path(path), mode, buffering=buffering, **kwargs)
+
+
+def _cache_parts(url: str) -> list[str]:
+    """Folders and name of an address below the cache; a host other than the zoo's has a folder of its own."""
+    parts = urlsplit(url)
+    path = posixpath.normpath("/" + parts.path).strip("/")  # no ".." leads out of the cache
+    name = path + (f"?{parts.query}" if parts.query else "")
+    if len(posixpath.basename(name)) > 200 or not name:
+        raise ValueError(f"cannot cache {url}: its last part should be a file name of 1 to 200 characters")
+    host = [] if url.startswith(_ZOO_HOST) else [parts.netloc.rpartition("@")[2].replace(":", "_")]
+    return host + name.split("/")
+
+
+def _find_in_folder(url: str) -> str | None:
+    """Path of a file of the zoo in the user's folder, if it is there."""
+    folder = os.environ.get(_FOLDER_VARIABLE)
+    if not folder:
+        return None
+    names = [url.removeprefix(_ZOO_HOST), url.removeprefix(_ZOO_HOST).removeprefix("detectron2/")]
+    if has_named_digest(url):
+        names.append(posixpath.basename(url))
+    paths = (os.path.join(os.path.expanduser(folder), *name.split("/")) for name in names)
+    return next(filter(os.path.isfile, paths), None)
+
+
+def _mirrored(url: str) -> tuple[str, str]:
+    """Where to get a file of the zoo, and what to tell a user who cannot."""
+    name = url.removeprefix(_ZOO_HOST)
+    mirror = os.environ.get(_MIRROR_VARIABLE) or _ZOO_HOST
+    hint = (
+        f"Without a connection, put the file into a folder as {name} and name the folder in"
+        f" {_FOLDER_VARIABLE}; {_MIRROR_VARIABLE} names a mirror of {_ZOO_HOST}"
+    )
+    return f"{mirror.rstrip('/')}/{name}", hint
+
+
+class FileURLHandler(PathHandler):
+    """Read and write `file:///PATH`."""
+
+    PREFIX = "file://"
+
+    def _get_supported_prefixes(self) -> list[str]:
+        return [self.PREFIX]
+
+    def _get_local_path(self, path: str, force: bool = False, **kwargs: Any) -> str:
+        self._check_kwargs(kwargs)
+        parts = urlsplit(path)
+        if parts.netloc not in ("", "localhost"):
+            raise ValueError(f"a file address has three slashes, as in file:///folder/name; got {path!r}")
+        return url2pathname(parts.path)
+
+    def _open(self, path: str, mode: str = "r", buffering: int = -1, **kwargs: Any) -> IO[Any]:
+        return open(self._get_local_path(path), mode, buffering=buffering, **kwargs)
+
+    def _exists(self, path: str, **kwargs: Any) -> bool:
+        return os.path.exists(self._get_local_path(path, **kwargs))
+
+    def _isfile(self, path: str, **kwargs: Any) -> bool:
+        return os.path.isfile(self._get_local_path(path, **kwargs))
+
+    def _isdir(self, path: str, **kwargs: Any) -> bool:
+        return os.path.isdir(self._get_local_path(path, **kwargs))
+
+    def _ls(self, path: str, **kwargs: Any) -> list[str]:
+        return os.listdir(self._get_local_path(path, **kwargs))
+
+    def _mkdirs(self, path: str, **kwargs: Any) -> None:
+        os.makedirs(self._get_local_path(path, **kwargs), exist_ok=True)
+
+    def _rm(self, path: str, **kwargs: Any) -> None:
+        os.remove(self._get_local_path(path, **kwargs))
+
 
 class Detectron2Handler(PathHandler):
-    """Resolve `detectron2://NAME` to a file of the public model zoo, downloaded once into the cache.""" ""
+    """Resolve `detectron2://NAME` to a file of the public model zoo, downloaded once into the cache."""
 
     PREFIX = "detectron2://"
-    S3_DETECTRON2_PREFIX = "https://dl.fbaipublicfiles.com/detectron2/"
+    S3_DETECTRON2_PREFIX = _ZOO_HOST + "detectron2/"
 
     def _get_supported_prefixes(self) -> list[str]:
         return [self.PREFIX]
@@ -36,8 +155,9 @@ class Detectron2Handler(PathHandler):
 PathManager = PathManagerBase()
 """The package's path manager. Register a handler here to read another kind of storage everywhere."""
 
-PathManager.register_handler(HTTPURLHandler())
+PathManager.register_handler(DownloadHandler())
 PathManager.register_handler(OneDrivePathHandler())
+PathManager.register_handler(FileURLHandler())
 PathManager.register_handler(Detectron2Handler())
 
 
@@ -57,6 +177,8 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO[
     if mode not in ("wb", "w"):
         raise ValueError(f"mode must be 'wb' or 'w', got {mode!r}")
     path = os.fspath(path)
+    if path.startswith(FileURLHandler.PREFIX):
+        path = str(PathManager.get_local_path(path))
     encoding = None if "b" in mode else "utf-8"
     if "://" in path:
         # Object stores publish a file when it is closed; renaming is not theirs to offer.

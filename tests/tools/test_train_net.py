@@ -185,7 +185,7 @@ def test_augmented_evaluation_comes_before_the_writers(
     monkeypatch.chdir(repo_root)
     monkeypatch.setenv("DETECTRON2_DATASETS", str(scenes))
     tool = runpy.run_path("tools/train_net.py", run_name="train_net")
-    monkeypatch.setattr("detectron2.modeling.GeneralizedRCNNWithTTA", lambda cfg, model: model, raising=False)
+    monkeypatch.setattr("detectron2.modeling.find_tta_class", lambda cfg: lambda cfg, model: model)
     args = default_argument_parser().parse_args(
         arguments(tmp_path, overrides=["TEST.AUG.ENABLED", "True", "SOLVER.MAX_ITER", "1"])
     )

@@ -1,8 +1,11 @@
-"""The registry of backbones, and the function that makes the one a config names."""
+"""The registries of backbones and of their last stages, and the functions that make what a config names."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from detectron2.config.config import CfgNode
+from detectron2.layers.blocks import CNNBlockBase
 from detectron2.layers.shape_spec import ShapeSpec
 from detectron2.utils.registry import Registry
 
@@ -12,6 +15,33 @@ BACKBONE_REGISTRY = Registry("BACKBONE")
 BACKBONE_REGISTRY.__doc__ = """
 Functions `(cfg, input_shape: ShapeSpec) -> Backbone` by the name that `MODEL.BACKBONE.NAME` gives.
 """
+
+RegionStageBuilder = Callable[[CfgNode], list[CNNBlockBase]]
+
+REGION_STAGE_REGISTRY = Registry("REGION_STAGE")
+REGION_STAGE_REGISTRY.__doc__ = """
+Functions `cfg -> blocks of res5` for models that run this stage on regions (C4), by the name of the backbone
+that it belongs to.
+"""
+
+
+def register_region_stage(backbone_name: str) -> Callable[[RegionStageBuilder], RegionStageBuilder]:
+    """Register the decorated function as the maker of res5 for models on this backbone."""
+
+    def register(builder: RegionStageBuilder) -> RegionStageBuilder:
+        REGION_STAGE_REGISTRY._do_register(backbone_name, builder)
+        return builder
+
+    return register
+
+
+def build_region_stage(cfg: CfgNode) -> list[CNNBlockBase]:
+    """Build the blocks of res5 that belong to `MODEL.BACKBONE.NAME`.
+
+    A backbone that registers no such stage gets the one of ResNet.
+    """
+    name = cfg.MODEL.BACKBONE.NAME
+    return REGION_STAGE_REGISTRY.get(name if name in REGION_STAGE_REGISTRY else "build_resnet_backbone")(cfg)
 
 
 def build_backbone(cfg: CfgNode, input_shape: ShapeSpec | None = None) -> Backbone:

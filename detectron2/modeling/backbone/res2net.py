@@ -22,11 +22,17 @@ from detectron2.layers.shape_spec import ShapeSpec
 from detectron2.layers.weight_init import c2_msra_fill
 
 from .backbone import stated
-from .build import BACKBONE_REGISTRY
+from .build import BACKBONE_REGISTRY, register_region_stage
 from .fpn import FPN, LastLevelMaxPool, build_fpn, build_retinanet_fpn
 from .residual import BottleneckBlock, Norm, conv_norm, make_deform_conv, make_offset_conv, run_deform_conv
 from .resnet import BasicStem, ResNet
-from .stage_plan import blocks_for_depth, build_stages, plan_stages_from_config
+from .stage_plan import (
+    BlockChoice,
+    blocks_for_depth,
+    build_stages,
+    make_region_stage,
+    plan_stages_from_config,
+)
 
 StagePool = bool | Literal["auto"]
 
@@ -238,18 +244,29 @@ def build_res2net_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> ResNet:
     stem = stem_class(
         stated(input_shape.channels, "input channels"), resnets.STEM_OUT_CHANNELS, norm=resnets.NORM
     )
-    options = {
-        "scale": res2net.SCALE,
-        "avg_down": res2net.AVG_DOWN,
-        "stage_pool": _stage_pool(res2net.STAGE_POOL),
-    }
     plans = plan_stages_from_config(cfg, blocks_per_stage=_blocks_per_stage(cfg), width_factor=res2net.SCALE)
-    stages = build_stages(
-        cfg,
-        plans,
-        lambda deformable: (DeformRes2NetBottleneckBlock if deformable else Res2NetBottleneckBlock, options),
-    )
+    stages = build_stages(cfg, plans, _block_choice(cfg))
     return ResNet(stem, stages, out_features=resnets.OUT_FEATURES, freeze_at=cfg.MODEL.BACKBONE.FREEZE_AT)
+
+
+@register_region_stage("build_res2net_backbone")
+def _build_res2net_region_stage(cfg: CfgNode) -> list[CNNBlockBase]:
+    return make_region_stage(
+        cfg,
+        _block_choice(cfg),
+        num_blocks=_blocks_per_stage(cfg)[-1],
+        width_factor=cfg.MODEL.RES2NET.SCALE,
+    )
+
+
+def _block_choice(cfg: CfgNode) -> BlockChoice:
+    node = cfg.MODEL.RES2NET
+    options = {"scale": node.SCALE, "avg_down": node.AVG_DOWN, "stage_pool": _stage_pool(node.STAGE_POOL)}
+
+    def choose(is_deformable: bool) -> tuple[type[CNNBlockBase], dict[str, Any]]:
+        return (DeformRes2NetBottleneckBlock if is_deformable else Res2NetBottleneckBlock), options
+
+    return choose
 
 
 def _stage_pool(value: str | bool) -> StagePool:

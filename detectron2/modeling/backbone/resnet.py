@@ -17,9 +17,16 @@ from detectron2.layers.shape_spec import ShapeSpec
 from detectron2.layers.weight_init import c2_msra_fill
 
 from .backbone import Backbone, stated
-from .build import BACKBONE_REGISTRY
+from .build import BACKBONE_REGISTRY, register_region_stage
 from .residual import BasicBlock, BottleneckBlock, DeformBottleneckBlock, Norm, conv_norm
-from .stage_plan import blocks_for_depth, build_stages, make_blocks, plan_stages, plan_stages_from_config
+from .stage_plan import (
+    blocks_for_depth,
+    build_stages,
+    make_blocks,
+    make_region_stage,
+    plan_stages,
+    plan_stages_from_config,
+)
 
 ResNetBlockBase = CNNBlockBase
 """The older name of the base class of blocks and stems."""
@@ -222,10 +229,17 @@ def build_resnet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> ResNet:
         _check_basic_block_options(cfg)
         stages = [plan.make(BasicBlock, has_bottleneck=False, norm=node.NORM) for plan in plans]
     else:
-        stages = build_stages(
-            cfg, plans, lambda deformable: (DeformBottleneckBlock if deformable else BottleneckBlock, {})
-        )
+        stages = build_stages(cfg, plans, _choose_bottleneck)
     return ResNet(stem, stages, out_features=node.OUT_FEATURES, freeze_at=cfg.MODEL.BACKBONE.FREEZE_AT)
+
+
+def _choose_bottleneck(is_deformable: bool) -> tuple[type[CNNBlockBase], dict[str, Any]]:
+    return (DeformBottleneckBlock if is_deformable else BottleneckBlock), {}
+
+
+@register_region_stage("build_resnet_backbone")
+def _build_resnet_region_stage(cfg: CfgNode) -> list[CNNBlockBase]:
+    return make_region_stage(cfg, _choose_bottleneck)
 
 
 def _check_basic_block_options(cfg: CfgNode) -> None:

@@ -151,22 +151,48 @@ def build_stages(
         choose_block: given whether the stage is deformable, the class of its blocks and the options that
             only this class has.
     """
+    return [
+        _build_stage(cfg, plan, choose_block, is_deformable)
+        for plan, is_deformable in zip(plans, cfg.MODEL.RESNETS.DEFORM_ON_PER_STAGE)
+    ]
+
+
+def make_region_stage(
+    cfg: CfgNode, choose_block: BlockChoice, *, num_blocks: int = 3, width_factor: int = 1
+) -> list[CNNBlockBase]:
+    """Make the blocks of res5 for a model that runs them on regions, and so never dilated.
+
+    Args:
+        choose_block: as in `build_stages`.
+        num_blocks: 3 in every bottleneck network that has a name.
+        width_factor: as in `plan_stages_from_config`.
+    """
     node = cfg.MODEL.RESNETS
-    stages = []
-    for plan, is_deformable in zip(plans, node.DEFORM_ON_PER_STAGE):
-        block_class, options = choose_block(is_deformable)
-        if is_deformable:
-            options = options | {
-                "deform_modulated": node.DEFORM_MODULATED,
-                "deform_num_groups": node.DEFORM_NUM_GROUPS,
-            }
-        stages.append(
-            plan.make(
-                block_class,
-                norm=node.NORM,
-                num_groups=node.NUM_GROUPS,
-                stride_in_1x1=node.STRIDE_IN_1X1,
-                **options,
-            )
-        )
-    return stages
+    growth = 2**3  # channels double at each of the three stages from res2 to res5
+    plan = StagePlan(
+        num_blocks=num_blocks,
+        in_channels=node.RES2_OUT_CHANNELS * growth // 2,
+        out_channels=node.RES2_OUT_CHANNELS * growth,
+        bottleneck_channels=node.NUM_GROUPS * node.WIDTH_PER_GROUP * width_factor * growth,
+        stride=2,
+    )
+    return _build_stage(cfg, plan, choose_block, is_deformable=node.DEFORM_ON_PER_STAGE[-1])
+
+
+def _build_stage(
+    cfg: CfgNode, plan: StagePlan, choose_block: BlockChoice, is_deformable: bool
+) -> list[CNNBlockBase]:
+    node = cfg.MODEL.RESNETS
+    block_class, options = choose_block(is_deformable)
+    if is_deformable:
+        options = options | {
+            "deform_modulated": node.DEFORM_MODULATED,
+            "deform_num_groups": node.DEFORM_NUM_GROUPS,
+        }
+    return plan.make(
+        block_class,
+        norm=node.NORM,
+        num_groups=node.NUM_GROUPS,
+        stride_in_1x1=node.STRIDE_IN_1X1,
+        **options,
+    )

@@ -17,8 +17,7 @@ from detectron2.structures.image_list import ImageList
 from detectron2.structures.instances import Instances
 
 from ..backbone.backbone import stated
-from ..backbone.residual import BottleneckBlock
-from ..backbone.resnet import ResNet
+from ..backbone.build import build_region_stage
 from ..poolers import ROIPooler
 from .base import ROI_HEADS_REGISTRY, ROIHeads
 from .fast_rcnn import FastRCNNOutputLayers
@@ -95,26 +94,13 @@ class Res5ROIHeads(ROIHeads):
     @classmethod
     def _build_res5_block(cls, cfg: CfgNode) -> tuple[nn.Sequential, int]:
         """The stage and its output channels."""
-        node = cfg.MODEL.RESNETS
-        if node.DEFORM_ON_PER_STAGE[-1]:
+        if cfg.MODEL.RESNETS.DEFORM_ON_PER_STAGE[-1]:
             raise ValueError(
                 "Res5ROIHeads has no deformable stage: set the last MODEL.RESNETS.DEFORM_ON_PER_STAGE "
                 "to False"
             )
-        growth = 2**3  # channels double at each of the three stages from res2 to res5
-        channels = node.RES2_OUT_CHANNELS * growth
-        blocks = ResNet.make_stage(
-            BottleneckBlock,
-            3,
-            stride_per_block=[2, 1, 1],
-            in_channels=channels // 2,
-            bottleneck_channels=node.NUM_GROUPS * node.WIDTH_PER_GROUP * growth,
-            out_channels=channels,
-            num_groups=node.NUM_GROUPS,
-            norm=node.NORM,
-            stride_in_1x1=node.STRIDE_IN_1X1,
-        )
-        return nn.Sequential(*blocks), channels
+        blocks = build_region_stage(cfg)
+        return nn.Sequential(*blocks), blocks[-1].out_channels
 
     def _shared_roi_transform(self, features: dict[str, Tensor], boxes: list[Boxes]) -> Tensor:
         """(R, C, H, W) features of the regions of all images."""

@@ -1,0 +1,10 @@
+"""Panoptic FPN on ResNet-50."""
+
+from ..common.coco_schedule import lr_multiplier_1x as lr_multiplier
+from ..common.data.coco_panoptic_separated import dataloader
+from ..common.models.panoptic_fpn import model
+from ..common.optim import SGD as optimizer
+from ..common.train import train
+
+train.init_checkpoint = "detectron2://ImageNetPretrained/MSRA/R-50.pkl"
+model.backbone.bottom_up.freeze_at = 2
