@@ -150,8 +150,8 @@ def check_same_run(cfg: CfgNode, files: OutputFiles) -> None:
     before, now = (_flat_settings(yaml.safe_load(text)) for text in (files.config.read_text(), cfg.dump()))
     changed = [
         key
-        for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key) and not key.startswith(_FREE_SETTINGS)
+        for key in sorted(before.keys() & now.keys())  # another version of the package has other keys
+        if before[key] != now[key] and not key.startswith(_FREE_SETTINGS)
     ]
     if changed:
         raise ValueError(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import logging
 import math
-import pickle
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +13,7 @@ from tabulate import tabulate
 from torch.utils import data as torchdata
 
 from detectron2.structures.boxes import BoxMode
+from detectron2.utils import safe_pickle
 from detectron2.utils.file_io import PathManager
 
 from ._metadata_queries import check_metadata_consistency
@@ -73,17 +73,17 @@ def load_proposals_into_dataset(dataset_dicts: list[Record], proposal_file: str)
     """Add precomputed proposals to dicts.
 
     The file is a pickle of lists per image: ``ids`` (or ``indexes``), ``boxes`` (or ``bboxes``), (R, 4)
-    arrays, ``objectness_logits`` (or ``scores``), (R,) arrays, and optionally ``bbox_mode``, a ``BoxMode`` or
-    its number.
+    arrays, ``objectness_logits`` (or ``scores``), (R,) arrays, and optionally ``bbox_mode``, the number of a
+    ``BoxMode``.
 
     Args:
         dataset_dicts: changed in place; each gets ``proposal_boxes``, ``proposal_bbox_mode`` and
             ``proposal_objectness_logits``, best first.
-        proposal_file: path of the file. Unpickling runs code, so use files from sources that you trust.
+        proposal_file: path of the file; read without running anything that a pickle may ask for.
     """
     logger.info("Loading proposals from %s", proposal_file)
     with PathManager.open(proposal_file, "rb") as file:
-        content = pickle.load(file, encoding="latin1")
+        content = safe_pickle.load(file)
     # Names in files of Detectron 1.
     for old, new in (("indexes", "ids"), ("scores", "objectness_logits"), ("bboxes", "boxes")):
         if old in content:
