@@ -26,6 +26,7 @@ from detectron2.engine.evaluators import build_evaluator
 from detectron2.engine.train_loop import AMPTrainer, HookBase, SimpleTrainer, TrainerBase
 from detectron2.evaluation.evaluator import DatasetEvaluator, inference_on_dataset
 from detectron2.evaluation.testing import print_csv_format, verify_results
+from detectron2.layers.batch_norm import FrozenBatchNorm2d
 from detectron2.modeling.meta_arch.build import build_model
 from detectron2.solver.build import build_lr_scheduler, build_optimizer
 from detectron2.utils import comm
@@ -115,10 +116,22 @@ class DefaultTrainer(TrainerBase):
                 "continue.",
                 self.cfg.OUTPUT_DIR,
             )
+        self._warn_of_random_frozen_norms(will_resume=resume and has_checkpoint)
         self.checkpointer.resume_or_load(self.cfg.MODEL.WEIGHTS, resume=resume)
         if resume and has_checkpoint:
             # The stored iteration was finished.
             self.start_iter = self.iter + 1
+
+    def _warn_of_random_frozen_norms(self, will_resume: bool) -> None:
+        """Say that random weights behind constant norms, which rescale nothing, all but surely diverge."""
+        if self.cfg.MODEL.WEIGHTS or will_resume or self.cfg.MODEL.RESNETS.NORM != "FrozenBN":
+            return
+        if any(isinstance(module, FrozenBatchNorm2d) for module in self.model.modules()):
+            logger.warning(
+                "MODEL.WEIGHTS is empty, so training starts from random weights, and MODEL.RESNETS.NORM FrozenBN "
+                "keeps their activations as large as they are: expect a diverging loss. Give pre-trained "
+                "weights, or set MODEL.RESNETS.NORM BN and MODEL.BACKBONE.FREEZE_AT 0."
+            )
 
     def build_hooks(self) -> list[HookBase | None]:
         """Make the hooks of a run, in the order in which they are called.

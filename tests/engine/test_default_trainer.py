@@ -15,6 +15,7 @@ from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.engine import AMPTrainer, DefaultTrainer, HookBase, SimpleTrainer, build_evaluator, hooks
 from detectron2.evaluation import DatasetEvaluators
+from detectron2.layers import get_norm
 
 from .tiny import equal_weights, weights_of
 from .tiny_run import NUM_IMAGES, NumberEvaluator, TinyTrainer
@@ -242,3 +243,20 @@ def test_an_unknown_kind_of_evaluator_is_an_error_that_lists_the_known(tiny_cfg:
     MetadataCatalog.get("tiny_pictures").evaluator_type = "tarot"
     with pytest.raises(NotImplementedError, match="'tarot'.*coco_panoptic_seg"):
         build_evaluator(tiny_cfg, "tiny_pictures")
+
+
+@pytest.mark.parametrize(("norm", "weights", "warns"), [("FrozenBN", "", True), ("BN", "", False)])
+def test_random_weights_behind_frozen_norms_are_a_warning(
+    tiny_cfg: CfgNode, caplog: pytest.LogCaptureFixture, norm: str, weights: str, warns: bool
+) -> None:
+    class WithNorm(TinyTrainer):
+        @classmethod
+        def build_model(cls, cfg: CfgNode) -> torch.nn.Module:
+            model = super().build_model(cfg)
+            model.norm = get_norm(cfg.MODEL.RESNETS.NORM, 1)
+            return model
+
+    tiny_cfg.MODEL.RESNETS.NORM, tiny_cfg.MODEL.WEIGHTS = norm, weights
+    with caplog.at_level(logging.WARNING):
+        WithNorm(tiny_cfg).resume_or_load(resume=False)
+    assert ("MODEL.RESNETS.NORM BN" in caplog.text) is warns
