@@ -226,8 +226,14 @@ def test_there_is_no_star_import_and_no_globals_call() -> None:
 DEFERRED_IMPORTS = {
     ("config", "config.lazy"): "omegaconf, which YAML configs do not need",
     ("engine._setup", "config.lazy"): "omegaconf, which YAML configs do not need",
-    ("modeling.meta_arch.rcnn", "data._image_io"): "only for pictures of training, which are rare",
-    ("modeling.meta_arch.rcnn", "visualization.visualizer"): "only for pictures of training, which are rare",
+    (
+        "modeling.meta_arch.training_pictures",
+        "data._image_io",
+    ): "pictures of training are rare",
+    (
+        "modeling.meta_arch.training_pictures",
+        "visualization.visualizer",
+    ): "pictures of training are rare",
 }
 
 

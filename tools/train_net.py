@@ -56,22 +56,12 @@ class Trainer(DefaultTrainer):
     def test_with_TTA(cls, cfg: CfgNode, model: nn.Module) -> Mapping[str, Any]:
         """Evaluate on flipped and resized copies of each image; results are named `<task>_TTA`."""
         logger.info("Evaluating with test-time augmentation")
-        augmented = _tta_class()(cfg, model)
+        augmented = modeling.find_tta_class(cfg)(cfg, model)
         evaluators = [
             cls.build_evaluator(cfg, name, f"{cfg.OUTPUT_DIR}/inference_TTA") for name in cfg.DATASETS.TEST
         ]
         results = cls.test(cfg, augmented, evaluators)
         return {f"{name}_TTA": value for name, value in results.items()}
-
-
-def _tta_class() -> Any:
-    cls = getattr(modeling, "GeneralizedRCNNWithTTA", None)
-    if cls is None:
-        raise NotImplementedError(
-            "TEST.AUG.ENABLED asks for test-time augmentation, and this version of the package has none. "
-            "Set TEST.AUG.ENABLED False."
-        )
-    return cls
 
 
 def setup(args: argparse.Namespace) -> CfgNode:
@@ -88,7 +78,7 @@ def load_config(args: argparse.Namespace) -> CfgNode:
         cfg.merge_from_file(args.config_file)
     cfg.merge_from_list(args.opts)
     if cfg.TEST.AUG.ENABLED:
-        _tta_class()
+        modeling.find_tta_class(cfg)
     if args.eval_only and not args.resume and not cfg.MODEL.WEIGHTS:
         raise ValueError(
             "--eval-only needs weights to evaluate: add MODEL.WEIGHTS path/to/model_final.pth to the end of "

@@ -15,7 +15,6 @@ import pytest
 import torch
 
 from detectron2.data.datasets.shapes import write_shapes
-from detectron2.engine import default_argument_parser
 
 CONFIG = "configs/Quickstart/panoptic_fpn_R2_shapes.yaml"
 # Without what makes a step random: the weights that a step leads to can then be compared between runs.
@@ -179,17 +178,20 @@ def test_a_bug_keeps_its_traceback(shell: Shell, tmp_path: Path, monkeypatch: py
         shell(*arguments(tmp_path))
 
 
-def test_augmented_evaluation_comes_before_the_writers(
-    repo_root: Path, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(repo_root)
-    monkeypatch.setenv("DETECTRON2_DATASETS", str(scenes))
-    tool = runpy.run_path("tools/train_net.py", run_name="train_net")
-    monkeypatch.setattr("detectron2.modeling.find_tta_class", lambda cfg: lambda cfg, model: model)
-    args = default_argument_parser().parse_args(
-        arguments(tmp_path, overrides=["TEST.AUG.ENABLED", "True", "SOLVER.MAX_ITER", "1"])
-    )
-    tool["train"](tool["load_config"](args), resume=False)
+def test_augmented_evaluation_comes_before_the_writers(shell: Shell, tmp_path: Path) -> None:
+    """With the one version that is the image itself, it gives the numbers of the plain one."""
+    augmentation = ["TEST.AUG.ENABLED", "True", "TEST.AUG.MIN_SIZES", "(64,)", "TEST.AUG.FLIP", "False"]
+    assert shell(*arguments(tmp_path, overrides=[*augmentation, "SOLVER.MAX_ITER", "1"])) == 0
     last = read_metrics(tmp_path)[-1]
-    assert last["sem_seg_TTA/mIoU"] == last["sem_seg/mIoU"]
+    for name in ("sem_seg/mIoU", "panoptic_seg/PQ", "bbox/AP", "segm/AP"):
+        assert last[name.replace("/", "_TTA/")] == pytest.approx(last[name], nan_ok=True)
     assert (tmp_path / "inference_TTA").is_dir()
+
+
+def test_augmentation_that_is_not_possible_is_told_before_training(
+    shell: Shell, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    overrides = ["TEST.AUG.ENABLED", "True", "MODEL.META_ARCHITECTURE", "RetinaNet"]
+    assert shell(*arguments(tmp_path, overrides=overrides)) != 0
+    assert "Test-time augmentation is for" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from torch import Tensor, nn
 
 from detectron2.config.config import CfgNode, configurable
@@ -23,6 +22,7 @@ from ..proposal_generator.build import build_proposal_generator
 from ..roi_heads.base import build_roi_heads
 from .build import META_ARCH_REGISTRY
 from .image_model import ImageModel, output_size
+from .training_pictures import put_picture_of_boxes
 
 
 @META_ARCH_REGISTRY.register()
@@ -165,21 +165,11 @@ class GeneralizedRCNN(ImageModel):
             batched_inputs: see `forward`.
             proposals: per image, best first.
         """
-        # Drawing is rare: do not make every training process load what it needs.
-        from detectron2.data._image_io import convert_image_to_rgb
-        from detectron2.visualization.visualizer import Visualizer
-
         if not batched_inputs or self.input_format is None:
             return
-        image = convert_image_to_rgb(batched_inputs[0]["image"].permute(1, 2, 0), self.input_format)
-
-        def draw(boxes: Tensor) -> np.ndarray:
-            return Visualizer(image, None).overlay_instances(boxes=boxes.detach().cpu().numpy()).get_image()
-
-        truth = draw(batched_inputs[0]["instances"].gt_boxes.tensor)
-        proposed = draw(proposals[0].proposal_boxes.tensor[:20])
-        picture = np.concatenate((truth, proposed), axis=1).transpose(2, 0, 1)
-        get_event_storage().put_image("Left: GT bounding boxes;  Right: Predicted proposals", picture)
+        name = "Left: GT bounding boxes;  Right: Predicted proposals"
+        boxes = proposals[0].proposal_boxes.tensor[:20]
+        put_picture_of_boxes(name, batched_inputs[0], boxes, self.input_format)
 
 
 @META_ARCH_REGISTRY.register()

@@ -1,0 +1,323 @@
+"""Test-time augmentation: detect in several versions of an image, and merge what was found.
+
+Shapes: V versions of an image; R detections; K classes; M resolution of mask heads.
+There are two frames: that of the results (`height` and `width` of the input), and one per version, that of
+the network input which its transforms lead to. Boxes are XYXY.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from detectron2.config.config import CfgNode, configurable
+from detectron2.data._image_io import read_image
+from detectron2.data.transforms import (
+    Augmentation,
+    NoOpTransform,
+    RandomFlip,
+    ResizeShortestEdge,
+    ResizeTransform,
+    Transform,
+    TransformList,
+    apply_augmentations,
+)
+from detectron2.layers.nms import batched_nms
+from detectron2.structures.boxes import Boxes
+from detectron2.structures.instances import Instances
+
+from .meta_arch.build import META_ARCH_REGISTRY
+from .meta_arch.panoptic_fpn import PanopticFPN
+from .meta_arch.rcnn import GeneralizedRCNN
+from .panoptic_fusion import combine_semantic_and_instance_outputs
+from .postprocessing import detector_postprocess, sem_seg_postprocess
+
+
+class DatasetMapperTTA:
+    """Make the versions of an image: every size, plain and mirrored."""
+
+    @configurable
+    def __init__(self, min_sizes: list[int], max_size: int, flip: bool) -> None:
+        """
+        Args:
+            min_sizes: lengths of the shorter side, one version (or two) each.
+            max_size: most that the longer side may have.
+            flip: add a mirrored twin of each.
+        """
+        self.min_sizes = min_sizes
+        self.max_size = max_size
+        self.flip = flip
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        node = cfg.TEST.AUG
+        return {"min_sizes": node.MIN_SIZES, "max_size": node.MAX_SIZE, "flip": node.FLIP}
+
+    def __call__(self, dataset_dict: dict[str, Any]) -> list[dict[str, Any]]:
+        """Make the versions.
+
+        Args:
+            dataset_dict: with `image` (C, H, W), and `height` and `width` of the results.
+
+        Returns:
+            Per version, the same dict with another `image`, and the `transforms` that lead there from the
+            frame of the results.
+        """
+        image = dataset_dict["image"].permute(1, 2, 0).cpu().numpy()  # (H, W, C)
+        result_size = (dataset_dict["height"], dataset_dict["width"])
+        to_image: Transform = NoOpTransform()
+        if image.shape[:2] != result_size:
+            to_image = ResizeTransform(*result_size, *image.shape[:2])
+        versions = []
+        for augmentations in self._augmentations():
+            array, transforms = apply_augmentations(augmentations, image.copy())
+            versions.append(
+                {
+                    **dataset_dict,
+                    "image": torch.from_numpy(np.ascontiguousarray(array.transpose(2, 0, 1))),
+                    "transforms": TransformList([to_image]) + transforms,
+                }
+            )
+        return versions
+
+    def _augmentations(self) -> Iterator[list[Augmentation | Transform]]:
+        for min_size in self.min_sizes:
+            yield [ResizeShortestEdge(min_size, self.max_size)]
+            if self.flip:
+                yield [ResizeShortestEdge(min_size, self.max_size), RandomFlip(prob=1.0)]
+
+
+class GeneralizedRCNNWithTTA(nn.Module):
+    """A `GeneralizedRCNN` that detects in all versions of an image; it is called as the model is.
+
+    Boxes of all versions go through one NMS. Masks are then predicted in the boxes that are left, in every
+    version, and averaged.
+    """
+
+    model_class: type[GeneralizedRCNN] = GeneralizedRCNN
+
+    def __init__(self, cfg: CfgNode, model: nn.Module, tta_mapper: Any = None, batch_size: int = 3) -> None:
+        """
+        Args:
+            cfg: of the model.
+            model: the model, or a DistributedDataParallel around it.
+            tta_mapper: image -> versions, as `DatasetMapperTTA`, which it is by default.
+            batch_size: versions that go through the model at once.
+        """
+        super().__init__()
+        if isinstance(model, nn.parallel.DistributedDataParallel):
+            model = model.module
+        self._check(cfg, model)
+        self.cfg = cfg.clone()
+        self.model: Any = model
+        self.tta_mapper = DatasetMapperTTA(cfg) if tta_mapper is None else tta_mapper
+        self.batch_size = batch_size
+
+    def _check(self, cfg: CfgNode, model: nn.Module) -> None:
+        if not isinstance(model, self.model_class):
+            raise TypeError(
+                f"{type(self).__name__} augments a {self.model_class.__name__}, got a {type(model).__name__}"
+            )
+        if type(self) is GeneralizedRCNNWithTTA and isinstance(model, PanopticFPN):
+            raise TypeError("to augment a PanopticFPN, use PanopticFPNWithTTA")
+        _check_config(cfg)
+
+    @torch.no_grad()
+    def __call__(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Detect.
+
+        Args:
+            batched_inputs: as for the model; `file_name` may stand in for `image`.
+
+        Returns:
+            As the model, in the frame of the results.
+        """
+        return [self._inference_one_image(self._with_image(x)) for x in batched_inputs]
+
+    def _with_image(self, x: dict[str, Any]) -> dict[str, Any]:
+        if "image" not in x:
+            array = read_image(x["file_name"], self.model.input_format)
+            x = {**x, "image": torch.from_numpy(np.ascontiguousarray(array.transpose(2, 0, 1)))}
+        height, width = x["image"].shape[-2:]
+        return {"height": height, "width": width, **x}
+
+    def _inference_one_image(self, x: dict[str, Any]) -> dict[str, Any]:
+        versions = self.tta_mapper(x)
+        found: list[Instances] = []
+        with _boxes_only(self.model.roi_heads):
+            for batch in self._batches(versions):
+                found += self.model.inference(batch, do_postprocess=False)
+        return {"instances": self._merge_instances(found, versions, (x["height"], x["width"]))}
+
+    def _batches(self, versions: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+        for start in range(0, len(versions), self.batch_size):
+            yield versions[start : start + self.batch_size]
+
+    def _merge_instances(
+        self, found: list[Instances], versions: list[dict[str, Any]], size: tuple[int, int]
+    ) -> Instances:
+        """Per version, boxes in its frame -> detections in the frame of the results, masks included."""
+        merged = self._merge_boxes(found, versions, size)
+        if self.cfg.MODEL.MASK_ON:
+            merged.pred_masks = self._mean_masks(merged, versions)
+        return detector_postprocess(merged, *size)
+
+    def _merge_boxes(
+        self, found: list[Instances], versions: list[dict[str, Any]], size: tuple[int, int]
+    ) -> Instances:
+        boxes = Boxes.cat(
+            [_move_boxes(v["transforms"].inverse(), x.pred_boxes) for x, v in zip(found, versions)]
+        )
+        boxes.clip(size)
+        scores = torch.cat([x.scores for x in found])
+        classes = torch.cat([x.pred_classes for x in found])
+        keep = batched_nms(boxes.tensor, scores, classes, self.cfg.MODEL.ROI_HEADS.NMS_THRESH_TEST)
+        limit = self.cfg.TEST.DETECTIONS_PER_IMAGE
+        keep = keep[:limit] if limit >= 0 else keep
+        return Instances(size, pred_boxes=boxes[keep], scores=scores[keep], pred_classes=classes[keep])
+
+    def _mean_masks(self, merged: Instances, versions: list[dict[str, Any]]) -> Tensor:
+        """(R, 1, M, M) mask probabilities, the mean over all versions."""
+        if not len(merged):
+            versions = versions[:1]  # nothing to average; one version tells the shape
+        total: Tensor | None = None
+        for batch in self._batches(versions):
+            given = [self._in_frame_of(v, merged) for v in batch]
+            for version, result in zip(batch, self._predict_masks(batch, given)):
+                masks = result.pred_masks.flip(_mirrored_dims(version["transforms"], merged.image_size))
+                total = masks if total is None else total + masks
+        if total is None:
+            raise ValueError("the mapper of test-time augmentation made no version of the image")
+        return total / len(versions)
+
+    def _predict_masks(self, batch: list[dict[str, Any]], given: list[Instances]) -> list[Instances]:
+        return self.model.inference(batch, given, do_postprocess=False)
+
+    @staticmethod
+    def _in_frame_of(version: dict[str, Any], merged: Instances) -> Instances:
+        return Instances(
+            tuple(version["image"].shape[-2:]),
+            pred_boxes=_move_boxes(version["transforms"], merged.pred_boxes),
+            pred_classes=merged.pred_classes,
+            scores=merged.scores,
+        )
+
+
+class PanopticFPNWithTTA(GeneralizedRCNNWithTTA):
+    """A `PanopticFPN` that segments all versions of an image.
+
+    Instances are merged as by `GeneralizedRCNNWithTTA`. Class probabilities of pixels are averaged, so that
+    `sem_seg` holds probabilities instead of logits. The panoptic map is made of the merged results.
+    """
+
+    model_class = PanopticFPN
+
+    def _inference_one_image(self, x: dict[str, Any]) -> dict[str, Any]:
+        size = (x["height"], x["width"])
+        versions = self.tta_mapper(x)
+        found: list[Instances] = []
+        probabilities: Any = 0
+        with _boxes_only(self.model.roi_heads):
+            for batch in self._batches(versions):
+                instances, logits = self.model.inference(batch, do_postprocess=False)
+                found += instances
+                for version, version_logits in zip(batch, logits):
+                    probabilities = probabilities + _sem_seg_probabilities(version_logits, version, size)
+        sem_seg = probabilities / len(versions)
+        detections = self._merge_instances(found, versions, size)
+        panoptic = combine_semantic_and_instance_outputs(
+            detections,
+            sem_seg.argmax(dim=0),
+            self.model.combine_overlap_thresh,
+            self.model.combine_stuff_area_thresh,
+            self.model.combine_instances_score_thresh,
+        )
+        return {"sem_seg": sem_seg, "instances": detections, "panoptic_seg": panoptic}
+
+    def _predict_masks(self, batch: list[dict[str, Any]], given: list[Instances]) -> list[Instances]:
+        # PanopticFPN's own `inference` cannot start from given boxes; that of its base class can.
+        return GeneralizedRCNN.inference(self.model, batch, given, do_postprocess=False)
+
+
+def find_tta_class(cfg: CfgNode) -> type[GeneralizedRCNNWithTTA]:
+    """Return the class that augments models of this config, to be called with `(cfg, model)`.
+
+    Raises:
+        ValueError: there is none.
+    """
+    model_class = META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE)
+    _check_config(cfg)
+    for tta_class in (PanopticFPNWithTTA, GeneralizedRCNNWithTTA):
+        if isinstance(model_class, type) and issubclass(model_class, tta_class.model_class):
+            return tta_class
+    raise ValueError(
+        "Test-time augmentation is for GeneralizedRCNN and PanopticFPN, MODEL.META_ARCHITECTURE is "
+        f"{cfg.MODEL.META_ARCHITECTURE}: set TEST.AUG.ENABLED to False"
+    )
+
+
+def _check_config(cfg: CfgNode) -> None:
+    if cfg.MODEL.KEYPOINT_ON:
+        raise ValueError("Test-time augmentation does not merge keypoints: set MODEL.KEYPOINT_ON to False")
+    if cfg.MODEL.LOAD_PROPOSALS:
+        raise ValueError(
+            "Test-time augmentation needs a model that makes its proposals: set MODEL.LOAD_PROPOSALS to False"
+        )
+
+
+@contextmanager
+def _boxes_only(roi_heads: Any) -> Iterator[None]:
+    """Let region heads stop after boxes: masks and keypoints wait for the merged ones."""
+    switches = {
+        name: getattr(roi_heads, name) for name in ("mask_on", "keypoint_on") if hasattr(roi_heads, name)
+    }
+    try:
+        for name in switches:
+            setattr(roi_heads, name, False)
+        yield
+    finally:
+        for name, value in switches.items():
+            setattr(roi_heads, name, value)
+
+
+def _move_boxes(transforms: Transform, boxes: Boxes) -> Boxes:
+    moved = transforms.apply_box(boxes.tensor.double().cpu().numpy())
+    return Boxes(torch.as_tensor(moved, dtype=torch.float32).reshape(-1, 4)).to(boxes.device)
+
+
+def _moved_corners(transforms: Transform, size: tuple[int, int]) -> np.ndarray:
+    """(3, 2) where the upper left, upper right and lower left corner of the frame of the results go."""
+    height, width = size
+    corners = transforms.apply_coords(np.array([[0, 0], [width, 0], [0, height]], dtype=np.float64))
+    rightwards, downwards = corners[1] - corners[0], corners[2] - corners[0]
+    if abs(rightwards[1]) > 1e-3 * abs(rightwards[0]) or abs(downwards[0]) > 1e-3 * abs(downwards[1]):
+        raise ValueError(
+            "Test-time augmentation brings masks back from resized, cropped and mirrored versions of an "
+            f"image, not from turned ones; got {transforms}"
+        )
+    return corners
+
+
+def _mirrored_dims(transforms: Transform, size: tuple[int, int]) -> list[int]:
+    """The dimensions, of the last two, in which a version is mirrored."""
+    origin, right, below = _moved_corners(transforms, size)
+    return [dim for dim, step in ((-1, right[0] - origin[0]), (-2, below[1] - origin[1])) if step < 0]
+
+
+def _sem_seg_probabilities(logits: Tensor, version: dict[str, Any], size: tuple[int, int]) -> Tensor:
+    """Logits (K, H, W) of a padded version -> (K, height, width) probabilities in the results' frame."""
+    height, width = version["image"].shape[-2:]
+    corners = _moved_corners(version["transforms"], size)
+    covered = np.ptp(corners, axis=0), corners.min(axis=0)
+    if np.abs(covered[0] - [width, height]).max() > 1 or np.abs(covered[1]).max() > 1:
+        raise ValueError(
+            "Test-time augmentation averages semantic maps of whole images, resized or mirrored; got "
+            f"{version['transforms']}"
+        )
+    restored = sem_seg_postprocess(logits, (height, width), *size)
+    return restored.flip(_mirrored_dims(version["transforms"], size)).float().softmax(dim=0)

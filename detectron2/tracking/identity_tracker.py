@@ -1,0 +1,161 @@
+"""The bookkeeping of identities, for trackers that only say which boxes of two frames belong together."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+
+from detectron2.config.config import CfgNode, configurable
+from detectron2.structures.boxes import pairwise_iou
+from detectron2.structures.instances import Instances
+
+from .base_tracker import BaseTracker, tracker_options
+from .utils import create_prediction_pairs
+
+
+class IdentityTracker(BaseTracker):
+    """Hands identities on from matched detections, and remembers lost ones for some frames.
+
+    A subclass defines `_match`.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        video_height: int,
+        video_width: int,
+        max_num_instances: int = 200,
+        max_lost_frame_count: int = 0,
+        min_box_rel_dim: float = 0.02,
+        min_instance_period: int = 1,
+        **kwargs: Any,
+    ) -> None:
+        """
+        Args:
+            video_height: of the frames, in pixels.
+            video_width: see above.
+            max_num_instances: most detections of a frame with remembered ones; beyond, lost ones are dropped.
+            max_lost_frame_count: for how many frames a lost one is remembered.
+            min_box_rel_dim: smaller ones, as a fraction of the video's width or height, are not remembered.
+            min_instance_period: only those are remembered that were seen in more frames than this.
+            kwargs: of `BaseTracker`.
+        """
+        super().__init__(**kwargs)
+        if video_height <= 0 or video_width <= 0:
+            raise ValueError(f"the size of the video must be positive, got {video_height} x {video_width}")
+        self._video_size = np.array([video_width, video_height], dtype=np.float64)
+        self._max_num_instances, self._max_lost_frame_count = max_num_instances, max_lost_frame_count
+        self._min_box_rel_dim, self._min_instance_period = min_box_rel_dim, min_instance_period
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        return tracker_options(
+            cfg,
+            required=("VIDEO_HEIGHT", "VIDEO_WIDTH"),
+            max_num_instances=200,
+            max_lost_frame_count=0,
+            min_box_rel_dim=0.02,
+            min_instance_period=1,
+        )
+
+    def update(self, instances: Instances) -> Instances:
+        """Take the detections of the next frame.
+
+        Args:
+            instances: with `pred_boxes`; the other fields are the same in all frames.
+
+        Returns:
+            The detections, and behind them the lost ones that are remembered, with three more fields, lists
+            of int: `ID`; `ID_period`, in how many frames it was seen; `lost_frame_count`, for how many it is
+            lost.
+        """
+        previous = self._prev_instances
+        if previous is None:
+            tracked = self._with_identities(instances, {})
+        else:
+            matches = self._match(instances, previous)
+            tracked = self._with_identities(
+                instances, {i: (previous.ID[j], previous.ID_period[j]) for i, j in matches.items()}
+            )
+            lost = sorted(set(range(len(previous))) - set(matches.values()))
+            tracked = Instances.cat([tracked, *self._remembered(previous, lost, len(tracked))])
+        # A copy, because what is returned belongs to the caller.
+        self._prev_instances = copy.deepcopy(tracked)
+        return tracked
+
+    def _match(self, instances: Instances, prev_instances: Instances) -> dict[int, int]:
+        """Index of a detection -> index of the previous one that it continues, both at most once."""
+        raise NotImplementedError(f"{type(self).__name__} does not define _match")
+
+    def _with_identities(self, instances: Instances, known: dict[int, tuple[int, int]]) -> Instances:
+        """The detections with their fields of identity; `known`: identity and period of the matched ones."""
+        identities = []
+        for index in range(len(instances)):
+            if index not in known:
+                known[index] = (self._id_count, 0)
+                self._id_count += 1
+            identities.append(known[index])
+        tracked = Instances(instances.image_size, **instances.get_fields())
+        tracked.ID = [identity for identity, _ in identities]
+        tracked.ID_period = [period + 1 for _, period in identities]
+        tracked.lost_frame_count = [0] * len(identities)
+        return tracked
+
+    def _remembered(self, previous: Instances, lost: list[int], num_tracked: int) -> list[Instances]:
+        """Of the lost ones, those worth remembering, each by itself."""
+        x1_y1, x2_y2 = previous.pred_boxes.tensor.double().cpu().numpy().reshape(-1, 2, 2).swapaxes(0, 1)
+        is_large = ((x2_y2 - x1_y1) / self._video_size >= self._min_box_rel_dim).all(axis=1)
+        kept = [
+            previous[i]
+            for i in lost
+            if is_large[i]
+            and previous.lost_frame_count[i] < self._max_lost_frame_count
+            and previous.ID_period[i] > self._min_instance_period
+        ]
+        for instance in kept:
+            instance.lost_frame_count = [count + 1 for count in instance.lost_frame_count]
+        return kept[: max(self._max_num_instances - num_tracked, 0)]
+
+
+class IOUIdentityTracker(IdentityTracker):
+    """Only boxes that overlap enough can belong together."""
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        video_height: int,
+        video_width: int,
+        max_num_instances: int = 200,
+        max_lost_frame_count: int = 0,
+        min_box_rel_dim: float = 0.02,
+        min_instance_period: int = 1,
+        track_iou_threshold: float = 0.5,
+        **kwargs: Any,
+    ) -> None:
+        """
+        Args:
+            video_height: see `IdentityTracker`; so are the others, save the last.
+            video_width: see there.
+            max_num_instances: see there.
+            max_lost_frame_count: see there.
+            min_box_rel_dim: see there.
+            min_instance_period: see there.
+            track_iou_threshold: least IoU of a match.
+            kwargs: see there.
+        """
+        remembering = (max_num_instances, max_lost_frame_count, min_box_rel_dim, min_instance_period)
+        super().__init__(video_height, video_width, *remembering, **kwargs)
+        self._track_iou_threshold = track_iou_threshold
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        threshold = tracker_options(cfg, required=(), track_iou_threshold=0.5)
+        return {**super().from_config(cfg), **threshold}
+
+    def _possible_matches(self, instances: Instances, prev_instances: Instances) -> list[dict[str, Any]]:
+        """See `create_prediction_pairs`."""
+        iou = pairwise_iou(instances.pred_boxes, prev_instances.pred_boxes).cpu().numpy()
+        return create_prediction_pairs(instances, prev_instances, iou, self._track_iou_threshold)
