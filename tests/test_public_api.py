@@ -30,12 +30,7 @@ PENDING = frozenset(
     evaluation.cityscapes_evaluation evaluation.lvis_evaluation evaluation.pascal_voc_evaluation
     evaluation.rotated_coco_evaluation
     export export.api export.torchscript
-    modeling.backbone.mvit modeling.backbone.regnet modeling.backbone.swin modeling.backbone.utils
-    modeling.backbone.vit modeling.meta_arch.dense_detector modeling.meta_arch.fcos
-    modeling.meta_arch.retinanet modeling.mmdet_wrapper modeling.test_time_augmentation
-    tracking.base_tracker tracking.bbox_iou_tracker tracking.hungarian_tracker
-    tracking.iou_weighted_hungarian_bbox_iou_tracker tracking.utils
-    tracking.vanilla_hungarian_bbox_iou_tracker
+    modeling.mmdet_wrapper
     utils.analysis utils.testing
     """.split()
 )

@@ -285,6 +285,21 @@ _RES2NET = {
     "STAGE_BLOCKS": [],
 }
 
+# Read by the build_*timm* backbones only, which need the packages timm and torchvision. The maps are named by
+# their stride: res2 has stride 4, res3 has 8, and so on.
+_TIMM = {
+    # Model of timm, such as "resnet50d" or "convnext_tiny".
+    "NAME": "resnet50",
+    # Let timm download its ImageNet weights. They expect RGB: set INPUT.FORMAT, PIXEL_MEAN and PIXEL_STD.
+    "PRETRAINED": False,
+    # Which of the model's maps to compute, counted as timm does; [] means all.
+    "OUT_INDICES": [],
+    # Keep batch norms as they are loaded.
+    "FREEZE_BN": True,
+    # Further arguments of timm.create_model, as ["strict_img_size=False"].
+    "OPTIONS": [],
+}
+
 _MODEL = {
     # Read precomputed proposals along with the images.
     "LOAD_PROPOSALS": False,
@@ -317,6 +332,7 @@ _MODEL = {
     "RETINANET": _RETINANET,
     "RESNETS": _RESNETS,
     "RES2NET": _RES2NET,
+    "TIMM": _TIMM,
 }
 
 _INPUT = {

@@ -13,6 +13,7 @@ from __future__ import annotations
 import builtins
 import inspect
 import logging
+import math
 import os
 import pydoc
 import uuid
@@ -143,9 +144,9 @@ class LazyConfig:
     def apply_overrides(cfg: DictConfig, overrides: list[str]) -> DictConfig:
         """Change a config in place by `path.to.key=value` strings, as a command line gives them.
 
-        A value is read as YAML ("0.1", "[1, 2]", "null", "name"); `key=null` also works. `+key=value` and
-        `++key=value` may add a key, `~key` deletes one; without `+` a key that does not exist is added too,
-        its section must exist.
+        A value is a Python literal, null, true, false, a list or a dict of values, as [a, 2] or {x: [3]}, or
+        else text. `~key` deletes a key, or the entry of a list. A key that does not exist is added, in a
+        section that does; `+key=value` adds its section too.
 
         Args:
             cfg: the config.
@@ -161,7 +162,8 @@ class LazyConfig:
             key, equals, text = override.lstrip("+").partition("=")
             if not equals or not key:
                 raise ValueError(f"an override has the form path.to.key=value, got {override!r}")
-            _require_section(cfg, key, override)
+            if not override.startswith("+"):
+                _require_section(cfg, key, override)
             OmegaConf.update(cfg, key, _read_value(text), merge=True, force_add=True)
         return cfg
 
@@ -294,19 +296,50 @@ def _dotted_path_or_text(value: Any) -> str:
     return _dotted_path(value) if has_path else str(value)
 
 
+_WORDS = {"null": None, "true": True, "false": False, "nan": math.nan, "inf": math.inf, "-inf": -math.inf}
+
+
 def _read_value(text: str) -> Any:
-    if text == "":
-        return ""
+    """Read what an override sets a key to. YAML would take 1:30 for a number, and {x:1} for a set."""
+    text = text.strip()
+    if text.lower() in _WORDS:
+        return _WORDS[text.lower()]
     try:
         # Python lists, tuples and numbers such as 1e-3 mean here what they mean on the YAML configs' command
         # line.
         return evaluate_literal(text)
     except ValueError:
         pass
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
+    entries = _split_at_commas(text[1:-1]) if text[:1] + text[-1:] in ("[]", "{}") else None
+    if entries is None:
         return text
+    if text[0] == "[":
+        return [_read_value(entry) for entry in entries]
+    pairs = [entry.partition(":") for entry in entries]
+    if not all(colon for _, colon, _ in pairs):
+        raise ValueError(f"a dict is written as {{key: value, ...}}, got {text!r}")
+    return {_read_value(key): _read_value(value) for key, _, value in pairs}
+
+
+def _split_at_commas(text: str) -> list[str] | None:
+    """Split at the commas that stand in no bracket or quote inside `text`; None where one is not closed."""
+    entries, expected = [""], ""
+    for character in text:
+        in_quotes = expected[-1:] in ("'", '"')
+        if character == expected[-1:]:
+            expected = expected[:-1]
+        elif not in_quotes and character in _CLOSING:
+            expected += _CLOSING[character]
+        if character == "," and not expected:
+            entries.append("")
+        else:
+            entries[-1] += character
+    if expected:
+        return None
+    return entries if text.strip() else []
+
+
+_CLOSING = {"[": "]", "{": "}", "(": ")", "'": "'", '"': '"'}
 
 
 def _require_section(cfg: DictConfig, key: str, override: str) -> None:
@@ -320,11 +353,14 @@ def _require_section(cfg: DictConfig, key: str, override: str) -> None:
 
 
 def _delete_key(cfg: DictConfig, key: str) -> None:
-    section_name, _, name = key.rpartition(".")
+    section_name, _, name = key.replace("[", ".").replace("]", "").rpartition(".")
     section = OmegaConf.select(cfg, section_name) if section_name else cfg
-    if not isinstance(section, DictConfig) or name not in section:
+    if isinstance(section, ListConfig) and name.isdigit() and int(name) < len(section):
+        del section[int(name)]
+    elif isinstance(section, DictConfig) and name in section:
+        del section[name]
+    else:
         raise KeyError(f"cannot delete {key}: there is no such key")
-    del section[name]
 
 
 def _write_assignments(node: Any, path: str, lines: list[str]) -> None:

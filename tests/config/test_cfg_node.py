@@ -64,7 +64,8 @@ def test_defaults_are_those_of_the_interface(shared_dir: Path) -> None:
     del expected["MODEL.RESNETS.SCALE"]
     assert {key: actual.get(key) for key in expected} == expected
     added = actual.keys() - expected.keys()
-    assert all(key.startswith("MODEL.RES2NET.") or key == "SOLVER.AMP.DTYPE" for key in added), added
+    own = ("MODEL.RES2NET.", "MODEL.TIMM.", "SOLVER.AMP.DTYPE")
+    assert all(key.startswith(own) for key in added), added
     assert actual["MODEL.RES2NET.SCALE"] == 4
     assert actual["MODEL.RES2NET.DEEP_STEM"] is True
     assert actual["MODEL.RES2NET.AVG_DOWN"] is True

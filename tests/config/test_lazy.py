@@ -193,8 +193,38 @@ def test_overrides() -> None:
     assert cfg.a.d == {"x": 1}
     assert cfg.a.t is True
     assert cfg.a.e == ""
-    LazyConfig.apply_overrides(cfg, ["~a.d"])
+    LazyConfig.apply_overrides(cfg, ["~a.d", "~a.l[0]"])
     assert "d" not in cfg.a
+    assert cfg.a.l == [4]
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("[a,b]", ["a", "b"]),
+        ("[]", []),
+        ("{}", {}),
+        ("{x:1,y:{z: [2, null]}}", {"x": 1, "y": {"z": [2, None]}}),
+        ("{path: 'a,b', mode: on}", {"path": "a,b", "mode": "on"}),
+        ("[(1, 2), TRUE]", [(1, 2), True]),
+        ("-inf", -float("inf")),
+        ("1:30", "1:30"),
+        ("[1, (2]", "[1, (2]"),
+        ("http://host/a_b.pkl", "http://host/a_b.pkl"),
+        ("'3'", "3"),
+    ],
+)
+def test_values_of_overrides(text: str, value: Any) -> None:
+    cfg = LazyConfig.apply_overrides(OmegaConf.create({"a": 0}), [f"a={text}"])
+    assert cfg.a == value and type(cfg.a) is not bool or cfg.a is value
+
+
+def test_list_entries_and_interpolations_can_be_overridden() -> None:
+    cfg = OmegaConf.create({"a": {"l": [{"x": 1}, 2]}, "lr": 1.0, "twin": 0})
+    LazyConfig.apply_overrides(cfg, ["a.l[0].x=5", "a.l.1=6", "twin=${lr}", "lr=3", "+new.section.x=1"])
+    assert cfg.a.l == [{"x": 5}, 6]
+    assert cfg.twin == 3
+    assert cfg.new.section.x == 1
 
 
 @pytest.mark.parametrize(
@@ -205,6 +235,7 @@ def test_overrides() -> None:
         ("a.b.c=1", KeyError, "a.b is the value 1"),
         ("x.y=1", KeyError, "x does not exist"),
         ("~a.x", KeyError, "cannot delete a.x"),
+        ("a.b={x}", ValueError, "a dict is written as"),
     ],
 )
 def test_wrong_overrides_are_errors(override: str, error: type[Exception], message: str) -> None:

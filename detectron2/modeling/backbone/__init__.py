@@ -4,6 +4,8 @@ from .backbone import Backbone as Backbone
 from .build import BACKBONE_REGISTRY as BACKBONE_REGISTRY
 from .build import build_backbone as build_backbone
 from .fpn import FPN as FPN
+from .mvit import MViT as MViT
+from .regnet import RegNet as RegNet
 from .res2net import DeepStem as DeepStem
 from .res2net import DeformRes2NetBottleneckBlock as DeformRes2NetBottleneckBlock
 from .res2net import Res2NetBottleneckBlock as Res2NetBottleneckBlock
@@ -17,3 +19,11 @@ from .resnet import ResNet as ResNet
 from .resnet import ResNetBlockBase as ResNetBlockBase
 from .resnet import build_resnet_backbone as build_resnet_backbone
 from .resnet import make_stage as make_stage
+from .swin import SwinTransformer as SwinTransformer
+from .timm_backbone import TimmBackbone as TimmBackbone
+from .timm_backbone import build_retinanet_timm_fpn_backbone as build_retinanet_timm_fpn_backbone
+from .timm_backbone import build_timm_backbone as build_timm_backbone
+from .timm_backbone import build_timm_fpn_backbone as build_timm_fpn_backbone
+from .vit import SimpleFeaturePyramid as SimpleFeaturePyramid
+from .vit import ViT as ViT
+from .vit import get_vit_lr_decay_rate as get_vit_lr_decay_rate

@@ -35,7 +35,7 @@ class Res5ROIHeads(ROIHeads):
         *,
         in_features: list[str],
         pooler: ROIPooler,
-        res5: nn.Module,
+        res5: nn.Module | list[nn.Module],
         box_predictor: nn.Module,
         mask_head: nn.Module | None = None,
         **kwargs: Any,
@@ -44,7 +44,7 @@ class Res5ROIHeads(ROIHeads):
         Args:
             in_features: names of the feature maps to pool from.
             pooler: feature maps and boxes -> features of regions.
-            res5: features of regions -> features to predict from.
+            res5: features of regions -> features to predict from; a list is called one after the other.
             box_predictor: classes and boxes from the mean of these, such as `FastRCNNOutputLayers`.
             mask_head: masks from the map; None for no masks.
             kwargs: of `ROIHeads`.
@@ -52,7 +52,7 @@ class Res5ROIHeads(ROIHeads):
         super().__init__(**kwargs)
         self.in_features = in_features
         self.pooler = pooler
-        self.res5 = res5
+        self.res5 = res5 if isinstance(res5, nn.Module) else nn.Sequential(*res5)
         self.box_predictor = box_predictor
         self.mask_on = mask_head is not None
         if mask_head is not None:

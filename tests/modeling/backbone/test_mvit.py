@@ -43,7 +43,6 @@ def attention_by_loops(module: MultiScaleAttention, x: Tensor, side: int) -> Ten
         for x_ in range(x.shape[1] // side):
             q_window = (..., slice(y * q_step, (y + 1) * q_step), slice(x_ * q_step, (x_ + 1) * q_step))
             k_window = (..., slice(y * k_step, (y + 1) * k_step), slice(x_ * k_step, (x_ + 1) * k_step))
-            finest = max(q_step, k_step)
 
             def relative(
                 _: int,
@@ -52,10 +51,9 @@ def attention_by_loops(module: MultiScaleAttention, x: Tensor, side: int) -> Ten
                 query: Tensor,
                 q_step: int = q_step,
                 k_step: int = k_step,
-                finest: int = finest,
             ) -> Tensor:
                 # Offsets count pixels of the finer map; all are shifted so that the smallest is 0.
-                q_unit, k_unit = finest // q_step, finest // k_step
+                q_unit, k_unit = max(k_step // q_step, 1), max(q_step // k_step, 1)
                 down = i // q_step * q_unit - j // k_step * k_unit + (k_step - 1) * k_unit
                 right = i % q_step * q_unit - j % k_step * k_unit + (k_step - 1) * k_unit
                 return query @ module.rel_pos_h[down] + query @ module.rel_pos_w[right]
@@ -102,8 +100,8 @@ def test_block_that_halves_the_map() -> None:
 
 
 def make_small_mvit(**kwargs: object) -> MViT:
-    options = dict(img_size=64, embed_dim=4, depth=4, last_block_indexes=(0, 1, 2, 3), adaptive_window_size=8)
-    return MViT(**{**options, **kwargs})
+    options = {"img_size": 64, "embed_dim": 4, "depth": 4, "last_block_indexes": (0, 1, 2, 3)}
+    return MViT(**{**options, "adaptive_window_size": 8, **kwargs})
 
 
 @pytest.mark.parametrize("size", [(64, 64), (33, 70)])
@@ -130,7 +128,7 @@ def test_plan_of_the_default_model() -> None:
     assert [attn.window_size for attn in attentions] == [56, 56, 0, 28] + [14] * 7 + [0, 14, 7, 7, 0]
     assert [attn.pool_k.stride[0] for attn in attentions] == [4, 2, 4] + [1] * 8 + [2] + [1] * 4
     assert [i for i, attn in enumerate(attentions) if attn.pool_q.stride[0] == 2] == [1, 3, 12]
-    assert [len(attn.rel_pos_h) for attn in attentions] == [111, 111, 55, 55] + [27] * 8 + [27, 13, 13, 13]
+    assert [len(attn.rel_pos_h) for attn in attentions] == [111] + [55] * 3 + [27] * 9 + [13] * 3
 
 
 def test_size_of_the_published_tiny_model() -> None:

@@ -24,8 +24,8 @@ from detectron2.modeling.backbone.regnet import (
     pool2d,
 )
 
-X_4GF = dict(depth=23, w_a=38.65, w_0=96, w_m=2.43, group_width=40)
-Y_4GF = dict(depth=22, w_a=31.41, w_0=96, w_m=2.24, group_width=64, se_ratio=0.25)
+X_4GF = {"depth": 23, "w_a": 38.65, "w_0": 96, "w_m": 2.43, "group_width": 40}
+Y_4GF = {"depth": 22, "w_a": 31.41, "w_0": 96, "w_m": 2.24, "group_width": 64, "se_ratio": 0.25}
 
 
 def make_regnet(**kwargs: object) -> RegNet:
@@ -127,18 +127,18 @@ def test_parts_keep_the_size() -> None:
 
 
 def make_anynet(**kwargs: object) -> AnyNet:
-    options = dict(
-        stem_class=SimpleStem,
-        stem_width=4,
-        block_class=ResBottleneckBlock,
-        depths=[1, 2],
-        widths=[8, 12],
-        group_widths=[4, 4],
-        strides=[2, 2],
-        bottleneck_ratios=[1.0, 1.0],
-        se_ratio=0.0,
-        activation_class=nn.ReLU,
-    )
+    options = {
+        "stem_class": SimpleStem,
+        "stem_width": 4,
+        "block_class": ResBottleneckBlock,
+        "depths": [1, 2],
+        "widths": [8, 12],
+        "group_widths": [4, 4],
+        "strides": [2, 2],
+        "bottleneck_ratios": [1.0, 1.0],
+        "se_ratio": 0.0,
+        "activation_class": nn.ReLU,
+    }
     return AnyNet(**{**options, **kwargs})
 
 
@@ -160,7 +160,7 @@ def test_maps_of_the_chosen_stages() -> None:
 def test_freezing(freeze_at: int, prefixes: tuple[str, ...]) -> None:
     net = make_anynet(freeze_at=freeze_at)
     for name, parameter in net.named_parameters():
-        assert parameter.requires_grad and not name.startswith(prefixes or ("none",)), name
+        assert parameter.requires_grad != name.startswith(prefixes), name
     frozen = [name for name, module in net.named_modules() if isinstance(module, FrozenBatchNorm2d)]
     assert bool(frozen) == bool(freeze_at)
     assert all(name.startswith(prefixes) for name in frozen)

@@ -114,7 +114,8 @@ def test_patches_are_padded() -> None:
 
 
 def make_small_swin(**kwargs: object) -> SwinTransformer:
-    return SwinTransformer(embed_dim=8, depths=(2, 2, 1), num_heads=(1, 2, 4), window_size=3, **kwargs)
+    options = {"embed_dim": 8, "depths": (2, 2, 1), "num_heads": (1, 2, 4), "out_indices": (0, 1, 2)}
+    return SwinTransformer(**{**options, "window_size": 3, **kwargs})
 
 
 @pytest.mark.parametrize("size", [(32, 48), (33, 50), (1, 1)])
@@ -180,6 +181,8 @@ def test_wrong_sizes_are_errors() -> None:
         WindowAttention(8, (2, 2), 3)
     with pytest.raises(ValueError, match="shift_size must lie in"):
         SwinTransformerBlock(8, 2, window_size=3, shift_size=3)
+    with pytest.raises(ValueError, match="among the 3 stages"):
+        make_small_swin(out_indices=(3,))
     block = SwinTransformerBlock(8, 2, window_size=3)
     block.H = block.W = 3
     with pytest.raises(ValueError, match="3 x 3 pixels does not have 4"):

@@ -85,9 +85,9 @@ def make_cfg(*overrides: Any, name: str = "build_timm_fpn_backbone") -> CfgNode:
 def test_pyramid_on_maps_named_by_stride(timm: SimpleNamespace, output_fmt: str) -> None:
     timm.output_fmt = output_fmt
     backbone = build_backbone(make_cfg())
-    out = backbone(torch.randn(1, 3, 64, 32))
+    out = backbone(torch.randn(1, 3, 128, 64))
     assert {name: value.shape for name, value in out.items()} == {
-        f"p{level}": (1, 5, 64 >> level, 32 >> level) for level in (2, 3, 4, 5, 6)
+        f"p{level}": (1, 5, 128 >> level, 64 >> level) for level in (2, 3, 4, 5, 6)
     }
     shapes = backbone.bottom_up.output_shape()
     assert {name: (s.channels, s.stride) for name, s in shapes.items()} == {

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
 
+from detectron2.modeling.backbone import Backbone, MViT, SwinTransformer, ViT
 from detectron2.modeling.backbone.utils import (
     DropPath,
     PatchEmbed,
@@ -118,3 +121,32 @@ def test_drop_path_drops_images_in_training_only() -> None:
 def test_drop_path_grows_evenly() -> None:
     assert spread_drop_path(0.3, 4) == pytest.approx([0, 0.1, 0.2, 0.3])
     assert spread_drop_path(0.3, 1) == [0]
+
+
+MAKERS: dict[str, Callable[[], Backbone]] = {
+    "vit": lambda: ViT(48, embed_dim=8, depth=2, num_heads=2, use_rel_pos=True, window_size=2),
+    "swin": lambda: SwinTransformer(embed_dim=8, num_heads=(1, 2, 2, 2), depths=(2, 1, 1, 1), window_size=3),
+    "mvit": lambda: MViT(48, embed_dim=4, depth=4, last_block_indexes=(0, 1, 2, 3), adaptive_window_size=4),
+}
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_mixed_precision_gives_nearly_the_same(name: str, device: str) -> None:
+    torch.manual_seed(0)
+    backbone = MAKERS[name]().to(device).eval()
+    x = torch.randn(2, 3, 48, 64, device=device)
+    exact = backbone(x)
+    with torch.autocast(device, dtype=torch.bfloat16):
+        rough = backbone(x)
+        sum(value.float().square().mean() for value in rough.values()).backward()
+    for key, value in exact.items():
+        error = (rough[key].float() - value).detach().abs().mean()
+        assert float(error) < 0.05 * float(value.detach().abs().mean()) + 1e-3
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in backbone.parameters())
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_no_images_give_no_maps(name: str) -> None:
+    backbone = MAKERS[name]()
+    out = backbone(torch.zeros(0, 3, 48, 48))
+    assert all(value.shape[0] == 0 for value in out.values())

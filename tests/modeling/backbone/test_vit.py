@@ -78,8 +78,9 @@ def test_residual_block_starts_as_the_identity() -> None:
 
 
 def make_small_vit(**kwargs: object) -> ViT:
-    options = dict(img_size=48, embed_dim=8, depth=3, num_heads=2, window_size=2, window_block_indexes=(0, 2))
-    return ViT(**{**options, "use_rel_pos": True, "residual_block_indexes": [2], **kwargs})
+    sizes = {"img_size": 48, "embed_dim": 8, "depth": 3, "num_heads": 2, "window_size": 2}
+    kinds = {"window_block_indexes": (0, 2), "residual_block_indexes": [2], "use_rel_pos": True}
+    return ViT(**{**sizes, **kinds, **kwargs})
 
 
 @pytest.mark.parametrize("size", [(48, 48), (16, 80)])
@@ -140,17 +141,17 @@ class OneMap(Backbone):
 
 def test_pyramid_makes_every_level_from_one_map() -> None:
     pyramid = SimpleFeaturePyramid(
-        OneMap(), "only", 6, (4.0, 2.0, 1.0, 0.5), LastLevelMaxPool(), square_pad=64
+        OneMap(), "only", 6, (4.0, 2.0, 1.0, 0.5), LastLevelMaxPool(), square_pad=128
     )
-    images = torch.randn(1, 4, 64, 96)
+    images = torch.randn(1, 4, 64, 128)
     out = pyramid(images)
     assert {name: value.shape[1:] for name, value in out.items()} == {
-        f"p{level}": (6, 64 >> level, 96 >> level) for level in (2, 3, 4, 5, 6)
+        f"p{level}": (6, 64 >> level, 128 >> level) for level in (2, 3, 4, 5, 6)
     }
     assert {name: spec.stride for name, spec in pyramid.output_shape().items()} == {
         f"p{level}": 2**level for level in (2, 3, 4, 5, 6)
     }
-    assert pyramid.padding_constraints == {"size_divisibility": 32, "square_size": 64}
+    assert pyramid.padding_constraints == {"size_divisibility": 32, "square_size": 128}
 
     def finish(x: Tensor, first: nn.Module, second: nn.Module) -> Tensor:
         for conv, padding in ((first, 0), (second, 1)):
