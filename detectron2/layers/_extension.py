@@ -3,28 +3,54 @@
 An operator lives in `layers/<op>.py` with a plain PyTorch implementation `_<op>_reference`, which defines its
 numbers. Where `detectron2._C` was built, it registers faster kernels of the same signature under
 `torch.ops.detectron2`; `find_operator` returns one of those when it can serve a device, and otherwise None.
+`<op>.py` adds what is said in Python: `fake_kernel`, for tracing without data, and `differentiate`.
+
+Environment: with D2_DISABLE_OPS=1 the compiled operators are not loaded, as if they had not been built.
 """
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
 
 BUILD_HINT = (
     "run `pip install --no-build-isolation -e .` in a checkout, with torch and a C++ compiler installed "
     "(and the CUDA toolkit for GPU kernels, or FORCE_CUDA=0 to leave those out)"
 )
+# What csrc/library.cpp declares.
+OPERATORS = (
+    "nms",
+    "batched_nms",
+    "nms_rotated",
+    "batched_nms_rotated",
+    "box_iou_rotated",
+    "roi_align",
+    "roi_align_backward",
+    "roi_align_rotated",
+    "roi_align_rotated_backward",
+    "deform_conv",
+    "deform_conv_backward",
+    "paste_masks",
+    "paste_masks_rle",
+)
 
 _LIBRARY = "detectron2._C"
 _DISPATCH_KEYS = {"cpu": "CPU", "cuda": "CUDA"}
 
+_Operator = Callable[..., Any]
+_Function = Callable[..., Any]
+
 
 def _load_library() -> str:
     """Register the compiled operators; return why that was not possible, or an empty string."""
+    if os.environ.get("D2_DISABLE_OPS", "0") not in ("", "0"):
+        return "turned off by D2_DISABLE_OPS"
     if importlib.util.find_spec(_LIBRARY) is None:
         return f"{_LIBRARY} is not built; {BUILD_HINT}"
     try:
@@ -34,8 +60,23 @@ def _load_library() -> str:
     return ""
 
 
+def _find_kernels() -> dict[tuple[str, str], _Operator]:
+    """Compiled operators by name and device type; on the device "meta" all have a fake kernel."""
+    kernels: dict[tuple[str, str], _Operator] = {}
+    for name in OPERATORS:
+        packet = getattr(torch.ops.detectron2, name, None)
+        if packet is None:  # a library built from older sources
+            continue
+        kernels[name, "meta"] = packet.default
+        for device_type, key in _DISPATCH_KEYS.items():
+            if torch._C._dispatch_has_kernel_for_dispatch_key(f"detectron2::{name}", key):
+                kernels[name, device_type] = packet.default
+    return kernels
+
+
 _MISSING_REASON = _load_library()
-_operators: dict[tuple[str, str], Callable[..., Any] | None] = {}
+# Filled at import and never changed: torch.compile takes what it finds here for a constant.
+_KERNELS = {} if _MISSING_REASON else _find_kernels()
 
 
 def missing_reason() -> str:
@@ -43,20 +84,47 @@ def missing_reason() -> str:
     return _MISSING_REASON
 
 
-def find_operator(name: str, device: torch.device) -> Callable[..., Any] | None:
+def find_operator(name: str, device: torch.device) -> _Operator | None:
     """Return the compiled operator `name` if it has a kernel for `device`, else None."""
-    if _MISSING_REASON:
-        return None
-    key = (name, device.type)
-    if key not in _operators:
-        _operators[key] = _look_up(name, device.type)
-    return _operators[key]
+    return _KERNELS.get((name, device.type))
 
 
-def _look_up(name: str, device_type: str) -> Callable[..., Any] | None:
-    packet = getattr(torch.ops.detectron2, name, None)
-    dispatch_key = _DISPATCH_KEYS.get(device_type)
-    if packet is None or dispatch_key is None:
-        return None
-    has_kernel = torch._C._dispatch_has_kernel_for_dispatch_key(f"detectron2::{name}", dispatch_key)
-    return packet if has_kernel else None
+def fake_kernel(name: str) -> Callable[[_Function], _Function]:
+    """Make the decorated function say what the operator `name` returns for tensors without data."""
+
+    def register(function: _Function) -> _Function:
+        if (name, "meta") in _KERNELS:
+            torch.library.register_fake(f"detectron2::{name}", function)
+        return function
+
+    return register
+
+
+def differentiate(name: str, backward: _Function, setup_context: _Function) -> None:
+    """Attach a backward pass to the operator `name`, if it is there; and to that pass the end of the road."""
+    if (name, "meta") not in _KERNELS:
+        return
+    torch.library.register_autograd(f"detectron2::{name}", backward, setup_context=setup_context)
+
+    def fail(ctx: Any, *grads: Tensor) -> None:
+        raise RuntimeError(f"{name} can be differentiated once; there is no gradient of its gradient")
+
+    torch.library.register_autograd(f"detectron2::{name}_backward", fail)
+
+
+def needs_determinism(*tensors: Tensor | None) -> bool:
+    """Tell whether gradients of these must come out the same every time, where a CUDA kernel's would not.
+
+    Its atomic additions end in no fixed order. The plain PyTorch implementations are made of operators for
+    which torch knows what `torch.use_deterministic_algorithms` asks of them, so they take over.
+    """
+    return (
+        torch.are_deterministic_algorithms_enabled()
+        and torch.is_grad_enabled()
+        and any(t is not None and t.is_cuda and t.requires_grad for t in tensors)
+    )
+
+
+def is_concrete(tensor: Tensor) -> bool:
+    """Tell whether Python may look at sizes and values, for which tracing puts symbols."""
+    return not torch.compiler.is_compiling() and type(tensor) in (Tensor, torch.nn.Parameter)

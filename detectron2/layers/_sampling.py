@@ -13,15 +13,69 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from ._extension import is_concrete
+
+# Entries of an index table; bounds the memory of what is gathered at once.
+_MAX_ENTRIES = 1 << 20
+# Entries that cost less than another chunk.
+_SMALL_TABLE = 1 << 15
 # Numbers gathered at once for the gradient of the weights.
 _MAX_GATHERED = 1 << 22
+
+
+def check_roi_inputs(input: Tensor, boxes: Tensor, *, box_dim: int) -> None:
+    """Raise ValueError unless features and boxes have the shapes of ROIAlign, and the images exist."""
+    if not is_concrete(boxes):
+        return
+    if input.ndim != 4:
+        raise ValueError(f"expected features of shape (N, C, H, W), got {tuple(input.shape)}")
+    if boxes.ndim != 2 or boxes.shape[1] != box_dim:
+        raise ValueError(
+            f"expected boxes of shape (R, {box_dim}), image index first, got {tuple(boxes.shape)}"
+        )
+    if boxes.device.type == "cpu" and len(boxes):
+        first, last = boxes[:, 0].aminmax()
+        if first < 0 or last >= len(input):
+            raise ValueError(
+                f"boxes name images {int(first)} to {int(last)}, but there are features of {len(input)}"
+            )
+
+
+def plan_chunks(num_rows: Tensor, num_columns: Tensor, num_cells: int) -> tuple[Tensor, list[int]]:
+    """Order boxes by size, and cut the order into chunks whose index tables are small and well filled.
+
+    The tables of a chunk are padded to its largest box, in both directions.
+
+    Args:
+        num_rows: (R,) table rows that an output cell of each box needs.
+        num_columns: (R,) table columns that it needs.
+        num_cells: output cells per box.
+
+    Returns:
+        (R,) order of the boxes, and the size of each chunk; one empty chunk if there are no boxes.
+    """
+    level = (2 * num_rows.clamp(min=1).log2()).ceil()  # similar heights first, then rising widths
+    order = num_columns.argsort(stable=True)
+    order = order[level[order].argsort(stable=True)]
+    chunks: list[int] = []
+    count, needed, most_rows, most_columns = 0, 0, 0, 0
+    for rows, columns in torch.stack([num_rows, num_columns], dim=1)[order].tolist():
+        most_rows, most_columns = max(most_rows, rows), max(most_columns, columns)
+        needed += num_cells * rows * columns
+        padded = (count + 1) * num_cells * most_rows * most_columns
+        if count and (padded > _MAX_ENTRIES or padded > 1.5 * needed + _SMALL_TABLE):
+            chunks.append(count)
+            count, needed = 0, num_cells * rows * columns
+            most_rows, most_columns = rows, columns
+        count += 1
+    return order, [*chunks, count]
 
 
 def to_rows(features: Tensor) -> Tensor:
     """(N, C, H, W) -> (N*H*W, C), one feature vector per row; half precision becomes float32."""
     if features.dtype in (torch.float16, torch.bfloat16):
         features = features.float()
-    return features.permute(0, 2, 3, 1).reshape(-1, features.shape[1])
+    return features.permute(0, 2, 3, 1).flatten(0, 2)
 
 
 def sum_rows(rows: Tensor, index: Tensor, weight: Tensor) -> Tensor:

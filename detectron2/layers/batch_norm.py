@@ -43,11 +43,10 @@ class FrozenBatchNorm2d(nn.Module):
         super().__init__()
         self.num_features = num_features
         self.eps = eps
-        self.register_buffer("weight", torch.ones(num_features))
-        self.register_buffer("bias", torch.zeros(num_features))
-        self.register_buffer("running_mean", torch.zeros(num_features))
-        # Less eps, so that a fresh layer is exactly the identity.
-        self.register_buffer("running_var", torch.full((num_features,), 1.0 - eps))
+        # The variance is less by eps, so that a fresh layer is exactly the identity.
+        fresh = {"weight": 1.0, "bias": 0.0, "running_mean": 0.0, "running_var": 1.0 - eps}
+        for name, value in fresh.items():
+            self.register_buffer(name, torch.full((num_features,), value))
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> the same shape."""
@@ -234,8 +233,10 @@ class LayerNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> the same shape."""
-        var, mean = torch.var_mean(x, dim=1, correction=0, keepdim=True)  # (N, 1, H, W)
-        normalized = (x - mean) * torch.rsqrt(var + self.eps)
+        # Without var_mean, which warns about zero images.
+        centered = x - x.mean(dim=1, keepdim=True)
+        variance = centered.square().mean(dim=1, keepdim=True)  # (N, 1, H, W)
+        normalized = centered * torch.rsqrt(variance + self.eps)
         return normalized * self.weight[:, None, None] + self.bias[:, None, None]
 
 

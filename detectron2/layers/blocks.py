@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -11,6 +12,7 @@ from .weight_init import c2_msra_fill
 from .wrappers import Conv2d
 
 Activation = Callable[[Tensor], Tensor]
+NormName = str | Callable[[int], nn.Module] | None
 
 
 class CNNBlockBase(nn.Module):
@@ -57,30 +59,22 @@ class DepthwiseSeparableConv2d(nn.Module):
         padding: int = 1,
         dilation: int = 1,
         *,
-        norm1: str | Callable[[int], nn.Module] | None = None,
+        norm1: NormName = None,
         activation1: Activation | None = None,
-        norm2: str | Callable[[int], nn.Module] | None = None,
+        norm2: NormName = None,
         activation2: Activation | None = None,
     ) -> None:
         super().__init__()
+        geometry: dict[str, Any] = {"kernel_size": kernel_size, "padding": padding, "dilation": dilation}
         self.depthwise = Conv2d(
             in_channels,
             in_channels,
-            kernel_size,
-            padding=padding,
-            dilation=dilation,
+            **geometry,
+            **_norm_options(norm1, in_channels, activation1),
             groups=in_channels,
-            bias=not norm1,
-            norm=get_norm(norm1, in_channels),
-            activation=activation1,
         )
         self.pointwise = Conv2d(
-            in_channels,
-            out_channels,
-            kernel_size=1,
-            bias=not norm2,
-            norm=get_norm(norm2, out_channels),
-            activation=activation2,
+            in_channels, out_channels, kernel_size=1, **_norm_options(norm2, out_channels, activation2)
         )
         c2_msra_fill(self.depthwise)
         c2_msra_fill(self.pointwise)
@@ -88,3 +82,8 @@ class DepthwiseSeparableConv2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C', H', W')."""
         return self.pointwise(self.depthwise(x))
+
+
+def _norm_options(norm: NormName, channels: int, activation: Activation | None) -> dict[str, Any]:
+    """Arguments of a Conv2d whose bias is left to its norm, if it has one."""
+    return {"bias": not norm, "norm": get_norm(norm, channels), "activation": activation}

@@ -9,6 +9,7 @@ Offsets are (N, D*K*2, H', W'): for each deformable group and tap first dy, then
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -16,8 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ._extension import find_operator
+from ._extension import differentiate, fake_kernel, find_operator, needs_determinism
 from ._sampling import sum_rows, to_rows
+from .wrappers import disable_torch_compiler
 
 _Pair = int | tuple[int, int]
 
@@ -65,6 +67,10 @@ def modulated_deform_conv(
 ) -> Tensor:
     """Convolve at displaced positions, each scaled by a mask (Zhu et al., 2019).
 
+    Works in float64 for a float64 input and else in float32, also under autocast; the output has the input's
+    dtype. On CUDA the gradient of `input` is summed in no fixed order; under
+    `torch.use_deterministic_algorithms` plain PyTorch computes it.
+
     Args:
         input: (N, C, H, W).
         offset: (N, D*K*2, H', W').
@@ -80,16 +86,68 @@ def modulated_deform_conv(
     geometry = (_as_pair(stride), _as_pair(padding), _as_pair(dilation))
     _check_shapes(input, offset, mask, weight, *geometry, groups, deformable_groups)
     operator = find_operator("deform_conv", input.device)
-    if operator is not None:
-        numbers = (number for pair in geometry for number in pair)
-        return operator(input, offset, mask, weight, bias, *numbers, groups, deformable_groups)
-    return _deform_conv_reference(input, offset, mask, weight, bias, *geometry, groups)
+    if operator is not None and not needs_determinism(input, offset, mask, weight):
+        lists = [list(pair) for pair in geometry]
+        output = operator(input, offset, mask, weight, *lists, groups, deformable_groups)
+        return output if bias is None else output + bias.to(output.dtype)[:, None, None]
+    with torch.autocast(input.device.type, enabled=False):
+        return _deform_conv_reference(input, offset, mask, weight, bias, *geometry, groups)
 
 
 def _as_pair(value: _Pair) -> tuple[int, int]:
     """(rows, columns) from either one number for both or the two."""
     rows, columns = (value, value) if isinstance(value, int) else value
     return rows, columns
+
+
+@fake_kernel("deform_conv")
+def _(
+    input: Tensor,
+    offset: Tensor,
+    mask: Tensor | None,
+    weight: Tensor,
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    groups: int,
+    deformable_groups: int,
+) -> Tensor:
+    torch._check(input.ndim == 4 and offset.ndim == 4, lambda: f"{tuple(input.shape)}, {tuple(offset.shape)}")
+    sizes = zip(input.shape[2:], weight.shape[2:], stride, padding, dilation)
+    return input.new_empty(input.shape[0], weight.shape[0], *(_output_size(*one) for one in sizes))
+
+
+@fake_kernel("deform_conv_backward")
+def _(
+    grad: Tensor,
+    input: Tensor,
+    offset: Tensor,
+    mask: Tensor | None,
+    weight: Tensor,
+    *settings: Any,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    grad_mask = input.new_empty(0) if mask is None else mask.new_empty(mask.shape)
+    return (
+        input.new_empty(input.shape),
+        offset.new_empty(offset.shape),
+        grad_mask,
+        weight.new_empty(weight.shape),
+    )
+
+
+def _save_for_backward(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs[:4])
+    ctx.settings = inputs[4:]
+
+
+def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    input, offset, mask, weight = ctx.saved_tensors
+    grads = torch.ops.detectron2.deform_conv_backward(grad, input, offset, mask, weight, *ctx.settings)
+    grad_input, grad_offset, grad_mask, grad_weight = grads
+    return grad_input, grad_offset, None if mask is None else grad_mask, grad_weight, *[None] * 5
+
+
+differentiate("deform_conv", _backward, _save_for_backward)
 
 
 class _DeformConvBase(nn.Module):
@@ -243,6 +301,7 @@ def _check_shapes(
             raise ValueError(f"expected {name} of shape {expected}, got {tuple(tensor.shape)}")
 
 
+@disable_torch_compiler
 def _deform_conv_reference(
     input: Tensor,
     offset: Tensor,
@@ -267,7 +326,9 @@ def _deform_conv_reference(
         columns = columns.unflatten(0, (groups, -1)).flatten(1, 2)  # (G, C/G*K, H'*W')
         outputs.append(torch.bmm(kernel_matrix.to(columns.dtype), columns).flatten(0, 1))  # (O, H'*W')
     if not outputs:
-        return input.sum() * 0 + weight.sum() * 0 + offset.new_zeros(0, weight.shape[0], *size)
+        used = (input, offset, mask, weight, bias)  # all get a gradient, of nothing
+        zero = sum(tensor.sum() * 0 for tensor in used if tensor is not None)
+        return input.new_zeros(0, weight.shape[0], *size) + zero
     output = torch.stack(outputs).unflatten(2, tuple(size))
     if bias is not None:
         output = output + bias[:, None, None]
@@ -307,15 +368,17 @@ def _gather_taps(image: Tensor, position: Tensor, mask: Tensor | None) -> Tensor
     _, height, width = image.shape
     num_groups, num_taps = position.shape[:2]
     y, x = position.flatten(3).unbind(dim=2)  # (D, K, H'*W')
-    top, left = y.detach().floor(), x.detach().floor()
-    corners = [(top, left), (top, left + 1), (top + 1, left), (top + 1, left + 1)]
-    # Exactly one cell outside every weight is 0, and so is the gradient.
+    # Exactly one cell outside every weight is 0, and so is the gradient; NaN is outside, too.
     is_near = (y > -1) & (y < height) & (x > -1) & (x < width)
+    y, x = y.where(is_near, 0), x.where(is_near, 0)
+    top, left = y.detach().floor(), x.detach().floor()
+    down, right = y - top, x - left
+    # On a cell, where bilinear interpolation has a kink, its slope is that towards larger positions.
+    by_row, by_column = ((top, 1 - down), (top + 1, down)), ((left, 1 - right), (left + 1, right))
     indices, weights = [], []
-    for row, column in corners:
+    for (row, row_share), (column, column_share) in itertools.product(by_row, by_column):
         is_inside = (row >= 0) & (row < height) & (column >= 0) & (column < width) & is_near
-        weights.append((1 - (y - row).abs()) * (1 - (x - column).abs()))
-        weights[-1] = weights[-1].where(is_inside, 0)
+        weights.append((row_share * column_share).where(is_inside, 0))
         indices.append((row * width + column).where(is_inside, 0).long())
     weight = torch.stack(weights, dim=-1)  # (D, K, H'*W', 4)
     if mask is not None:

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ._extension import find_operator
+from ._extension import fake_kernel, find_operator, is_concrete
+from .wrappers import disable_torch_compiler
 
 BYTES_PER_FLOAT = 4
 GPU_MEM_LIMIT = 1024**3  # bytes; larger pastes on a GPU are done in chunks
@@ -36,23 +37,96 @@ def paste_masks_in_image(
         (R, height, width), bool; or uint8 in 0..255 if the threshold is negative.
     """
     boxes = getattr(boxes, "tensor", boxes)
-    if masks.ndim != 3 or masks.shape[1] != masks.shape[2]:
-        raise ValueError(f"expected masks of shape (R, M, M), got {tuple(masks.shape)}")
-    if boxes.shape != (len(masks), 4):
-        raise ValueError(f"expected a box per mask, shape ({len(masks)}, 4), got {tuple(boxes.shape)}")
-    height, width = (int(size) for size in image_shape)
+    _check_inputs(masks, boxes)
+    height, width = (size if isinstance(size, torch.SymInt) else int(size) for size in image_shape)
+    masks = masks if masks.is_floating_point() else masks.float()
     operator = find_operator("paste_masks", masks.device)
     if operator is not None:
         return operator(masks, boxes, height, width, threshold)
     return _paste_masks_reference(masks, boxes, height, width, threshold)
 
 
+@fake_kernel("paste_masks")
+def _(masks: Tensor, boxes: Tensor, height: int, width: int, threshold: float) -> Tensor:
+    torch._check(masks.ndim == 3, lambda: f"masks: {tuple(masks.shape)}")
+    torch._check(boxes.ndim == 2 and boxes.shape[1] == 4, lambda: f"boxes: {tuple(boxes.shape)}")
+    torch._check(boxes.shape[0] == masks.shape[0], lambda: "as many boxes as masks")
+    dtype = torch.bool if threshold >= 0 else torch.uint8
+    return masks.new_empty(masks.shape[0], height, width, dtype=dtype)
+
+
+def paste_masks_to_rle(
+    masks: Tensor, boxes: Tensor | Any, image_shape: tuple[int, int], threshold: float = 0.5
+) -> list[dict[str, Any]]:
+    """Do what `paste_masks_in_image` does, but return run-length codes, without ever filling images.
+
+    Args:
+        masks: (R, M, M) probabilities, on any device.
+        boxes: (R, 4), or an object with such a `tensor`.
+        image_shape: (height, width).
+        threshold: smallest probability that counts as foreground, more than 0.
+
+    Returns:
+        R masks as COCO has them: `size` [height, width] and `counts`, a compressed code in bytes.
+    """
+    if threshold <= 0:
+        raise ValueError(f"expected a threshold above 0, got {threshold}: everything would be foreground")
+    boxes = getattr(boxes, "tensor", boxes).detach().cpu()
+    masks = masks.detach().cpu()
+    _check_inputs(masks, boxes)
+    height, width = (int(size) for size in image_shape)
+    masks = masks if masks.is_floating_point() else masks.float()
+    operator = find_operator("paste_masks_rle", masks.device)
+    if operator is None:
+        return _paste_masks_to_rle_reference(masks, boxes, height, width, threshold)
+    codes, ends = operator(masks, boxes, height, width, threshold)
+    data, starts = codes.numpy().tobytes(), [0, *ends.tolist()]
+    return [
+        {"size": [height, width], "counts": data[start:end]} for start, end in zip(starts[:-1], starts[1:])
+    ]
+
+
+@fake_kernel("paste_masks_rle")
+def _(masks: Tensor, boxes: Tensor, height: int, width: int, threshold: float) -> tuple[Tensor, Tensor]:
+    num_bytes = torch.library.get_ctx().new_dynamic_size()
+    return (
+        masks.new_empty(num_bytes, dtype=torch.uint8),
+        masks.new_empty(masks.shape[0], dtype=torch.int64),
+    )
+
+
+def _paste_masks_to_rle_reference(
+    masks: Tensor, boxes: Tensor, height: int, width: int, threshold: float
+) -> list[dict[str, Any]]:
+    # The transpose is a view: bitmaps of the needed order cost no copy in the encoder.
+    from hotcoco import mask as coco_mask
+
+    codes = []
+    for mask, box in zip(masks, boxes):
+        bitmap = _paste_masks_reference(mask[None], box[None], height, width, threshold)[0]
+        codes.append(coco_mask.encode(np.asfortranarray(bitmap.numpy().astype(np.uint8))))
+    return codes
+
+
+def _check_inputs(masks: Tensor, boxes: Tensor) -> None:
+    if not is_concrete(masks):
+        return
+    if masks.ndim != 3 or masks.shape[1] != masks.shape[2]:
+        raise ValueError(f"expected masks of shape (R, M, M), got {tuple(masks.shape)}")
+    if boxes.shape != (len(masks), 4):
+        raise ValueError(f"expected a box per mask, shape ({len(masks)}, 4), got {tuple(boxes.shape)}")
+
+
+@disable_torch_compiler
 def _paste_masks_reference(masks: Tensor, boxes: Tensor, height: int, width: int, threshold: float) -> Tensor:
     dtype = torch.bool if threshold >= 0 else torch.uint8
-    images = torch.zeros(len(masks), height, width, dtype=dtype, device=masks.device)
-    masks = masks if masks.is_floating_point() else masks.float()
-    # A box without finite edges becomes one without extent, which shows nothing.
-    boxes = boxes.where(boxes.isfinite().all(dim=1, keepdim=True), 0)
+    # Around the masks values are 0, which may reach the threshold.
+    images = torch.full((len(masks), height, width), threshold == 0, dtype=dtype, device=masks.device)
+    masks = masks.to(torch.promote_types(masks.dtype, torch.float32))
+    boxes = boxes.to(masks.dtype)
+    # A box whose edges are not finite and in order becomes one without extent, which shows nothing.
+    is_proper = boxes.isfinite().all(dim=1) & (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
+    boxes = boxes.where(is_proper[:, None], 0)
     if masks.device.type == "cpu":
         # One box at a time, and of the image only the part around it.
         windows = _windows(boxes, masks.shape[1], height, width)
@@ -89,8 +163,8 @@ def _windows(boxes: Tensor, mask_size: int, height: int, width: int) -> list[lis
 def _sample_masks(masks: Tensor, boxes: Tensor, y0: int, y1: int, x0: int, x1: int) -> Tensor:
     """(R, M, M) masks and their boxes -> (R, y1 - y0, x1 - x0) values at pixel centres, 0 outside the box."""
     left, top, right, bottom = boxes.unsqueeze(-1).unbind(dim=1)  # each (R, 1)
-    y = torch.arange(y0, y1, device=masks.device, dtype=torch.float32) + 0.5
-    x = torch.arange(x0, x1, device=masks.device, dtype=torch.float32) + 0.5
+    y = torch.arange(y0, y1, device=masks.device, dtype=boxes.dtype) + 0.5
+    x = torch.arange(x0, x1, device=masks.device, dtype=boxes.dtype) + 0.5
     # The box spans [-1, 1] in the frame of grid_sample. One without extent gets infinite positions: outside.
     y = (y - top) / (bottom - top) * 2 - 1  # (R, rows)
     x = (x - left) / (right - left) * 2 - 1  # (R, columns)
@@ -100,7 +174,9 @@ def _sample_masks(masks: Tensor, boxes: Tensor, y0: int, y1: int, x0: int, x1: i
 
 
 def _binarize(values: Tensor, threshold: float) -> Tensor:
-    return values >= threshold if threshold >= 0 else (values * 255).to(torch.uint8)
+    return (
+        values >= threshold if threshold >= 0 else (values * 255).nan_to_num(0).clamp(0, 255).to(torch.uint8)
+    )
 
 
 def paste_mask_in_image_old(mask: Tensor, box: Tensor, img_h: int, img_w: int, threshold: float) -> Tensor:

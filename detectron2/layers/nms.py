@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ._extension import find_operator
+from ._extension import fake_kernel, find_operator, is_concrete
 from .rotated_boxes import pairwise_iou_rotated
 from .wrappers import disable_torch_compiler
 
@@ -64,7 +64,6 @@ def batched_nms(boxes: Tensor, scores: Tensor, idxs: Tensor, iou_threshold: floa
     return _batched_nms_reference(boxes, scores, idxs, iou_threshold)
 
 
-@disable_torch_compiler
 def nms_rotated(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
     """Suppress rotated boxes that overlap a better one.
 
@@ -96,18 +95,15 @@ def batched_nms_rotated(boxes: Tensor, scores: Tensor, idxs: Tensor, iou_thresho
         (K,) indices of the boxes kept.
     """
     _check_inputs(boxes, scores, box_dim=5, idxs=idxs)
-    operator = find_operator("nms_rotated", boxes.device)
-    if operator is None:
-        return _batched_nms_rotated_reference(boxes, scores, idxs, iou_threshold)
-    is_kept = torch.zeros_like(idxs, dtype=torch.bool)
-    for group in idxs.unique():
-        members = (idxs == group).nonzero().squeeze(1)
-        is_kept[members[operator(boxes[members], scores[members], iou_threshold)]] = True
-    order = scores.argsort(descending=True, stable=True)
-    return order[is_kept[order]]
+    operator = find_operator("batched_nms_rotated", boxes.device)
+    if operator is not None:
+        return operator(boxes, scores, idxs, iou_threshold)
+    return _batched_nms_rotated_reference(boxes, scores, idxs, iou_threshold)
 
 
 def _check_inputs(boxes: Tensor, scores: Tensor, *, box_dim: int, idxs: Tensor | None = None) -> None:
+    if not is_concrete(boxes):
+        return  # sizes may be unknown yet; the fake kernels state what must hold
     if boxes.ndim != 2 or boxes.shape[1] != box_dim:
         raise ValueError(f"expected boxes of shape (R, {box_dim}), got {tuple(boxes.shape)}")
     for name, values in (("scores", scores), ("idxs", idxs)):
@@ -115,6 +111,36 @@ def _check_inputs(boxes: Tensor, scores: Tensor, *, box_dim: int, idxs: Tensor |
             raise ValueError(
                 f"expected one entry of {name} per box, shape ({len(boxes)},), got {tuple(values.shape)}"
             )
+
+
+def _fake_suppression(boxes: Tensor, scores: Tensor, idxs: Tensor | None, box_dim: int) -> Tensor:
+    torch._check(boxes.ndim == 2 and boxes.shape[1] == box_dim, lambda: f"boxes: {tuple(boxes.shape)}")
+    for values in (scores, idxs):
+        if values is not None:
+            torch._check(values.ndim == 1, lambda: "scores and idxs must have one dimension")
+            torch._check(values.shape[0] == boxes.shape[0], lambda: "expected one score and idx per box")
+    num_kept = torch.library.get_ctx().new_dynamic_size()
+    return boxes.new_empty(num_kept, dtype=torch.int64)
+
+
+@fake_kernel("nms")
+def _(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
+    return _fake_suppression(boxes, scores, None, 4)
+
+
+@fake_kernel("batched_nms")
+def _(boxes: Tensor, scores: Tensor, idxs: Tensor, iou_threshold: float) -> Tensor:
+    return _fake_suppression(boxes, scores, idxs, 4)
+
+
+@fake_kernel("nms_rotated")
+def _(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
+    return _fake_suppression(boxes, scores, None, 5)
+
+
+@fake_kernel("batched_nms_rotated")
+def _(boxes: Tensor, scores: Tensor, idxs: Tensor, iou_threshold: float) -> Tensor:
+    return _fake_suppression(boxes, scores, idxs, 5)
 
 
 def _nms_reference(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
@@ -135,6 +161,7 @@ def _batched_nms_rotated_reference(
     return _suppress(boxes, scores, idxs, _rotated_conflicts(iou_threshold))
 
 
+@disable_torch_compiler
 def _suppress(boxes: Tensor, scores: Tensor, idxs: Tensor | None, conflicts: _Conflicts) -> Tensor:
     """Sort by score, sweep every group, and return what is left in that order."""
     order = torch.argsort(scores.detach(), descending=True, stable=True).cpu()
@@ -194,10 +221,10 @@ def _upright_conflicts(iou_threshold: float) -> _Conflicts:
         intersection -= np.maximum(y1, y3)
         np.maximum(intersection, 0, out=intersection)
         intersection *= np.maximum(width, 0, out=width)
-        union = (x2 - x1) * (y2 - y1) + (x4 - x3) * (y4 - y3)
-        union -= intersection
-        # Two boxes without area divide 0 by 0: NaN, which is no conflict.
-        with np.errstate(divide="ignore", invalid="ignore"):
+        # Two boxes without area divide 0 by 0, infinite ones cancel out: NaN, which is no conflict.
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            union = (x2 - x1) * (y2 - y1) + (x4 - x3) * (y4 - y3)
+            union -= intersection
             intersection /= union
         return intersection > _floor_to(iou_threshold, intersection.dtype)
 

@@ -6,16 +6,15 @@ Boxes are XYXY in input-image pixels, with the image's index in front: (R, 5).
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from ._extension import find_operator
-from ._sampling import sum_rows, to_rows
+from ._extension import differentiate, fake_kernel, find_operator, needs_determinism
+from ._sampling import check_roi_inputs, plan_chunks, sum_rows, to_rows
+from .wrappers import disable_torch_compiler
 
-# Entries (feature cells that contribute to an output cell) gathered at once; bounds the index tables.
-_MAX_ENTRIES = 1 << 20
 # Of an adaptive output cell along an axis: float32 cannot count further.
 _MAX_SAMPLES = 1 << 24
 
@@ -31,7 +30,8 @@ def roi_align(
     """Pool the features inside each box into a grid of fixed size.
 
     Every output cell is the mean of bilinear samples on a regular grid inside it. A sample more than one cell
-    outside the map is 0; one nearer takes the value at the border. Gradients flow to `input` alone.
+    outside the map is 0; one nearer takes the value at the border. Gradients flow to `input` alone. On CUDA
+    they are summed in no fixed order; under `torch.use_deterministic_algorithms` plain PyTorch computes them.
 
     Args:
         input: (N, C, H, W) features.
@@ -47,11 +47,59 @@ def roi_align(
         (R, C, PH, PW) in the dtype of `input`; half precision is accumulated in float32.
     """
     size = (output_size, output_size) if isinstance(output_size, int) else output_size
-    _check_inputs(input, boxes, box_dim=5)
+    check_roi_inputs(input, boxes, box_dim=5)
     operator = find_operator("roi_align", input.device)
-    if operator is not None:
+    if operator is not None and not needs_determinism(input):
         return operator(input, boxes, spatial_scale, size[0], size[1], sampling_ratio, aligned)
     return _roi_align_reference(input, boxes, size, spatial_scale, sampling_ratio, aligned)
+
+
+@fake_kernel("roi_align")
+def _(
+    input: Tensor,
+    boxes: Tensor,
+    spatial_scale: float,
+    pooled_height: int,
+    pooled_width: int,
+    sampling_ratio: int,
+    aligned: bool,
+) -> Tensor:
+    torch._check(input.ndim == 4, lambda: f"input: {tuple(input.shape)}")
+    torch._check(boxes.ndim == 2 and boxes.shape[1] == 5, lambda: f"boxes: {tuple(boxes.shape)}")
+    return input.new_empty(boxes.shape[0], input.shape[1], pooled_height, pooled_width)
+
+
+@fake_kernel("roi_align_backward")
+def _(
+    grad: Tensor,
+    boxes: Tensor,
+    spatial_scale: float,
+    batch_size: int,
+    channels: int,
+    height: int,
+    width: int,
+    sampling_ratio: int,
+    aligned: bool,
+) -> Tensor:
+    return grad.new_empty(batch_size, channels, height, width)
+
+
+def _save_for_backward(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    input, boxes, ctx.spatial_scale, _, _, ctx.sampling_ratio, ctx.aligned = inputs
+    ctx.save_for_backward(boxes)
+    ctx.input_shape = input.shape
+
+
+def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    (boxes,) = ctx.saved_tensors
+    settings = (ctx.sampling_ratio, ctx.aligned)
+    grad_input = torch.ops.detectron2.roi_align_backward(
+        grad, boxes, ctx.spatial_scale, *ctx.input_shape, *settings
+    )
+    return grad_input, None, None, None, None, None, None
+
+
+differentiate("roi_align", _backward, _save_for_backward)
 
 
 class ROIAlign(nn.Module):
@@ -88,21 +136,6 @@ class ROIAlign(nn.Module):
         )
 
 
-def _check_inputs(input: Tensor, boxes: Tensor, *, box_dim: int) -> None:
-    if input.ndim != 4:
-        raise ValueError(f"expected features of shape (N, C, H, W), got {tuple(input.shape)}")
-    if boxes.ndim != 2 or boxes.shape[1] != box_dim:
-        raise ValueError(
-            f"expected boxes of shape (R, {box_dim}), image index first, got {tuple(boxes.shape)}"
-        )
-    if boxes.device.type == "cpu" and len(boxes):
-        first, last = boxes[:, 0].aminmax()
-        if first < 0 or last >= len(input):
-            raise ValueError(
-                f"boxes name images {int(first)} to {int(last)}, but there are features of {len(input)}"
-            )
-
-
 class _Axis(NamedTuple):
     """The samples of R boxes along one axis, in feature cells."""
 
@@ -126,12 +159,13 @@ class _Axis(NamedTuple):
         on_map = (self.map_size + 1) / self.step().clamp(min=1e-6) + 4
         return torch.minimum(self.num_samples, on_map.long())
 
-    def cost(self) -> Tensor:
-        """(R,) int64 size of the index tables: an output cell touches at most so many cells, or samples."""
+    def extent(self) -> Tensor:
+        """(R,) int64 upper bound of what an output cell needs in index tables: feature cells, or samples."""
         touched = (self.cell_size.ceil().clamp(0, self.map_size) + 2).long()
-        return self.num_cells * torch.maximum(touched, self.num_candidates())
+        return torch.maximum(touched, self.num_candidates())
 
 
+@disable_torch_compiler
 def _roi_align_reference(
     input: Tensor,
     boxes: Tensor,
@@ -153,7 +187,7 @@ def _roi_align_reference(
     x_axis = _make_axis(x1, x2, output_size[1], width, sampling_ratio, aligned)
     first_row = boxes[:, 0].long() * (height * width)
 
-    order, chunks = _plan_chunks(y_axis, x_axis)
+    order, chunks = plan_chunks(y_axis.extent(), x_axis.extent(), output_size[0] * output_size[1])
     pooled = []
     for chosen in order.split(chunks):
         y_index, y_weight = _axis_weights(y_axis.select(chosen))  # (r, PH, Ky)
@@ -180,21 +214,6 @@ def _make_axis(
     else:
         num_samples = cell_size.ceil().clamp(0, _MAX_SAMPLES).long()
     return _Axis(start, cell_size, num_samples * finite, num_cells, map_size)
-
-
-def _plan_chunks(y_axis: _Axis, x_axis: _Axis) -> tuple[Tensor, list[int]]:
-    """Order the boxes by size and cut the order so that a chunk's tables, padded to its largest box, stay
-    small.
-    """
-    sorted_cost, order = (y_axis.cost() * x_axis.cost()).sort()
-    chunks: list[int] = []
-    count = 0
-    for entries in sorted_cost.tolist():  # ascending, so the last box of a chunk sets its padding
-        if count and (count + 1) * entries > _MAX_ENTRIES:
-            chunks.append(count)
-            count = 0
-        count += 1
-    return order, [*chunks, count]
 
 
 def _axis_weights(axis: _Axis) -> tuple[Tensor, Tensor]:

@@ -7,15 +7,15 @@ counter-clockwise on the screen.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
-from ._extension import find_operator
-from ._sampling import sum_rows, to_rows
-from .roi_align import _check_inputs
+from ._extension import differentiate, fake_kernel, find_operator, needs_determinism
+from ._sampling import check_roi_inputs, plan_chunks, sum_rows, to_rows
+from .wrappers import disable_torch_compiler
 
-# Entries (feature cells that contribute to an output cell) gathered at once; bounds the index tables.
-_MAX_ENTRIES = 1 << 20
 _MAX_SAMPLES = 1 << 10  # of an output cell along an axis; a larger box is sampled more coarsely
 
 
@@ -28,7 +28,8 @@ def roi_align_rotated(
 ) -> Tensor:
     """Pool the features inside each rotated box into a grid of fixed size.
 
-    The grid turns with the box; sampling is that of `roi_align` with `aligned=True`.
+    The grid turns with the box; sampling is that of `roi_align` with `aligned=True`. So are gradients, which
+    on CUDA are summed in no fixed order unless `torch.use_deterministic_algorithms` is on.
 
     Args:
         input: (N, C, H, W) features.
@@ -42,11 +43,56 @@ def roi_align_rotated(
         (R, C, PH, PW) in the dtype of `input`; half precision is accumulated in float32.
     """
     size = (output_size, output_size) if isinstance(output_size, int) else output_size
-    _check_inputs(input, boxes, box_dim=6)
+    check_roi_inputs(input, boxes, box_dim=6)
     operator = find_operator("roi_align_rotated", input.device)
-    if operator is not None:
+    if operator is not None and not needs_determinism(input):
         return operator(input, boxes, spatial_scale, size[0], size[1], sampling_ratio)
     return _roi_align_rotated_reference(input, boxes, size, spatial_scale, sampling_ratio)
+
+
+@fake_kernel("roi_align_rotated")
+def _(
+    input: Tensor,
+    boxes: Tensor,
+    spatial_scale: float,
+    pooled_height: int,
+    pooled_width: int,
+    sampling_ratio: int,
+) -> Tensor:
+    torch._check(input.ndim == 4, lambda: f"input: {tuple(input.shape)}")
+    torch._check(boxes.ndim == 2 and boxes.shape[1] == 6, lambda: f"boxes: {tuple(boxes.shape)}")
+    return input.new_empty(boxes.shape[0], input.shape[1], pooled_height, pooled_width)
+
+
+@fake_kernel("roi_align_rotated_backward")
+def _(
+    grad: Tensor,
+    boxes: Tensor,
+    spatial_scale: float,
+    batch_size: int,
+    channels: int,
+    height: int,
+    width: int,
+    sampling_ratio: int,
+) -> Tensor:
+    return grad.new_empty(batch_size, channels, height, width)
+
+
+def _save_for_backward(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    input, boxes, ctx.spatial_scale, _, _, ctx.sampling_ratio = inputs
+    ctx.save_for_backward(boxes)
+    ctx.input_shape = input.shape
+
+
+def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    (boxes,) = ctx.saved_tensors
+    grad_input = torch.ops.detectron2.roi_align_rotated_backward(
+        grad, boxes, ctx.spatial_scale, *ctx.input_shape, ctx.sampling_ratio
+    )
+    return grad_input, None, None, None, None, None
+
+
+differentiate("roi_align_rotated", _backward, _save_for_backward)
 
 
 class ROIAlignRotated(nn.Module):
@@ -73,6 +119,7 @@ class ROIAlignRotated(nn.Module):
         return ", ".join(f"{name}={getattr(self, name)}" for name in settings)
 
 
+@disable_torch_compiler
 def _roi_align_rotated_reference(
     input: Tensor, boxes: Tensor, output_size: tuple[int, int], spatial_scale: float, sampling_ratio: int
 ) -> Tensor:
@@ -90,7 +137,8 @@ def _roi_align_rotated_reference(
     num_samples *= finite[:, None]
     first_row = boxes[:, 0].long() * (input.shape[2] * input.shape[3])
 
-    order, chunks = _plan_chunks(num_samples, output_size)
+    across, down = num_samples.long().unbind(dim=1)
+    order, chunks = plan_chunks(down, 4 * across, output_size[0] * output_size[1])
     pooled = []
     for chosen in order.split(chunks):
         y, x, weight = _sample_positions(geometry[chosen], angle[chosen], num_samples[chosen], output_size)
@@ -101,21 +149,6 @@ def _roi_align_rotated_reference(
     output = torch.cat(pooled).unflatten(0, (-1, *output_size))  # (R, PH, PW, C), sorted by `order`
     output = output[torch.argsort(order)].permute(0, 3, 1, 2)
     return output.to(input.dtype, memory_format=torch.contiguous_format)
-
-
-def _plan_chunks(num_samples: Tensor, output_size: tuple[int, int]) -> tuple[Tensor, list[int]]:
-    """Order the boxes by their number of samples, and cut where a chunk's tables would become too large."""
-    sorted_samples, order = num_samples.prod(dim=1).sort()
-    chunks: list[int] = []
-    count, widest = 0, [0.0, 0.0]
-    for box in num_samples[order].tolist():
-        widest = [max(pair) for pair in zip(widest, box)]  # tables are padded in both directions
-        entries = 4 * output_size[0] * output_size[1] * widest[0] * widest[1]
-        if count and (count + 1) * entries > _MAX_ENTRIES:
-            chunks.append(count)
-            count, widest = 0, box
-        count += 1
-    return order, [*chunks, count]
 
 
 def _sample_positions(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ._extension import find_operator
+from ._extension import fake_kernel, find_operator
 
 # Pairs compared at once; bounds the memory of the reference at a few dozen tensors of this size.
 _MAX_PAIRS = 1 << 15
@@ -30,9 +30,19 @@ def pairwise_iou_rotated(boxes1: Tensor, boxes2: Tensor) -> Tensor:
         if boxes.ndim != 2 or boxes.shape[1] != 5:
             raise ValueError(f"expected {name} of shape (N, 5), got {tuple(boxes.shape)}")
     operator = find_operator("box_iou_rotated", boxes1.device)
-    if operator is not None:
+    # The operator has no gradient; the plain implementation has.
+    is_differentiated = torch.is_grad_enabled() and (boxes1.requires_grad or boxes2.requires_grad)
+    if operator is not None and not is_differentiated:
         return operator(boxes1, boxes2)
     return _pairwise_iou_rotated_reference(boxes1, boxes2)
+
+
+@fake_kernel("box_iou_rotated")
+def _(boxes1: Tensor, boxes2: Tensor) -> Tensor:
+    torch._check(boxes1.ndim == 2 and boxes1.shape[1] == 5, lambda: f"boxes1: {tuple(boxes1.shape)}")
+    torch._check(boxes2.ndim == 2 and boxes2.shape[1] == 5, lambda: f"boxes2: {tuple(boxes2.shape)}")
+    dtype = torch.promote_types(boxes1.dtype, torch.float32)
+    return boxes1.new_empty(boxes1.shape[0], boxes2.shape[0], dtype=dtype)
 
 
 def _pairwise_iou_rotated_reference(boxes1: Tensor, boxes2: Tensor) -> Tensor:
@@ -72,10 +82,10 @@ def _intersection_area(boxes1: Tensor, boxes2: Tensor) -> Tensor:
     dx, dy = boxes1[..., 0] - boxes2[..., 0], boxes1[..., 1] - boxes2[..., 1]
     center_x, center_y = dx * cos2 - dy * sin2, dx * sin2 + dy * cos2  # (N, M)
     cos, sin = cos1 * cos2 + sin1 * sin2, sin1 * cos2 - cos1 * sin2  # of the angle between the boxes
-    half_width, half_height = boxes1[..., 2] / 2, boxes1[..., 3] / 2  # (N, 1)
+    half_width, half_height = boxes1[..., 2].abs() / 2, boxes1[..., 3].abs() / 2  # (N, 1)
     side_x, side_y = half_width * cos, -half_width * sin  # from the centre along the width
     up_x, up_y = half_height * sin, half_height * cos  # from the centre along the height
-    bound_x, bound_y = boxes2[..., 2] / 2, boxes2[..., 3] / 2  # (M,)
+    bound_x, bound_y = boxes2[..., 2].abs() / 2, boxes2[..., 3].abs() / 2  # (M,)
 
     corner_x = [center_x + i * side_x + j * up_x for i, j in _CORNERS]
     corner_y = [center_y + i * side_y + j * up_y for i, j in _CORNERS]

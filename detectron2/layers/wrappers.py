@@ -35,9 +35,8 @@ def disable_torch_compiler(func: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(func)
     def run_eagerly(*args: Any, **kwargs: Any) -> Any:
-        if check_if_dynamo_compiling():
-            torch._dynamo.graph_break()
-        return func(*args, **kwargs)
+        callee = torch.compiler.disable(func) if check_if_dynamo_compiling() else func
+        return callee(*args, **kwargs)
 
     return run_eagerly
 
@@ -101,6 +100,16 @@ class BatchNorm2d(nn.BatchNorm2d):
         for parameter in self.parameters(recurse=False):
             input = input + parameter.sum()
         return input
+
+
+def smaller_size(size: int, limit: int) -> int:
+    """Return the smaller of two sizes, of which an exporter may know one as a symbol only.
+
+    `torch.sym_min` does the same, save for what torch.jit.trace, which counts FLOPs, puts for sizes.
+    """
+    if isinstance(size, torch.SymInt) or isinstance(limit, torch.SymInt):
+        return torch.sym_min(size, limit)
+    return min(size, limit)
 
 
 def nonzero_tuple(x: Tensor) -> tuple[Tensor, ...]:

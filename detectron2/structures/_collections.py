@@ -15,7 +15,7 @@ def as_box_tensor(values: Any, width: int) -> Tensor:
         tensor = values.float()
     else:
         tensor = torch.as_tensor(values, dtype=torch.float32, device="cpu")
-    if tensor.numel() == 0 and (tensor.ndim != 2 or tensor.shape[-1] != width):
+    if (tensor.ndim != 2 or tensor.shape[-1] != width) and tensor.numel() == 0:
         return tensor.reshape(-1, width)
     if tensor.ndim != 2 or tensor.shape[-1] != width:
         raise ValueError(f"expected boxes of shape (N, {width}), got {tuple(tensor.shape)}")

@@ -101,7 +101,10 @@ def test_without_offsets_it_is_a_convolution(settings: dict[str, int]) -> None:
 
 @pytest.mark.parametrize("settings", SETTINGS[2:])
 def test_gradients_of_every_input(settings: dict[str, int]) -> None:
-    inputs = make_case(settings, (2, 1), (3, 2))
+    inputs = [
+        tensor[:1] if tensor.ndim == 4 and len(tensor) == 2 else tensor
+        for tensor in make_case(settings, (2, 1), (3, 2))
+    ]
     inputs = [tensor.clone().requires_grad_() for tensor in inputs]
     assert torch.autograd.gradcheck(lambda *args: modulated_deform_conv(*args, **settings), inputs)
 

@@ -1,5 +1,5 @@
-// What every CUDA binding needs. The bindings are C++ files with stable headers; the kernels, in .cu files, see neither
-// torch nor this header, so that nvcc compiles them in seconds against any torch.
+// What every CUDA binding needs. The bindings are C++ files with stable headers; the kernels, in .cu files,
+// see neither torch nor this header, so that nvcc compiles them in seconds against any torch.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -8,8 +8,8 @@
 
 #include "tensor.h"
 
-// A CPU build of torch does not have this function. Weak, it is allowed to be missing there: the library loads, and no
-// CUDA tensor ever comes to call it.
+// A CPU build of torch does not have this function. Weak, it is allowed to be missing there: the library
+// loads, and no CUDA tensor ever comes to call it.
 extern "C" AOTITorchError aoti_torch_get_current_cuda_stream(int32_t device_index, void** ret_stream);
 #pragma weak aoti_torch_get_current_cuda_stream
 
@@ -24,9 +24,7 @@ class CudaScope {
     stream_ = static_cast<cudaStream_t>(stream);
   }
 
-  cudaStream_t stream() const {
-    return stream_;
-  }
+  cudaStream_t stream() const { return stream_; }
 
  private:
   torch::stable::accelerator::DeviceGuard guard_;

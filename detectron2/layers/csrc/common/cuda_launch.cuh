@@ -1,4 +1,5 @@
-// How every CUDA kernel here is launched: one thread per element, with a stride over the grid for more elements.
+// How every CUDA kernel here is launched: one thread per element, with a stride over the grid for more
+// elements.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -16,8 +17,8 @@ inline int grid_size(int64_t count) {
 }
 
 // for (int64_t name = first element of this thread; name < count; next)
-#define D2_CUDA_LOOP(name, count)                                                                    \
-  for (int64_t name = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; name < (count);   \
+#define D2_CUDA_LOOP(name, count)                                                                  \
+  for (int64_t name = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; name < (count); \
        name += static_cast<int64_t>(gridDim.x) * blockDim.x)
 
 }  // namespace detectron2

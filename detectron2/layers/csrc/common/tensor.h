@@ -71,7 +71,8 @@ inline Tensor as_accumulator(const Tensor& t) {
 }
 
 // Checks that `t` has `sizes.size()` dimensions; -1 stands for any size.
-inline void check_shape(const char* op, const char* name, const Tensor& t, std::initializer_list<int64_t> sizes) {
+inline void check_shape(
+    const char* op, const char* name, const Tensor& t, std::initializer_list<int64_t> sizes) {
   bool fits = t.dim() == static_cast<int64_t>(sizes.size());
   int64_t dim = 0;
   for (int64_t size : sizes) {

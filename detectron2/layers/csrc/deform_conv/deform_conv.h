@@ -1,4 +1,5 @@
-// Deformable convolution: where it samples, shared by the CPU and CUDA kernels, and the two kernels of each device.
+// Deformable convolution: where it samples, shared by the CPU and CUDA kernels, and the two kernels of each
+// device.
 //
 // Shapes: C input channels of H x W, O output channels of HO x WO, K = KH * KW kernel positions, L = HO * WO,
 // G deformable groups of C / G channels that share offsets. Of one image:
@@ -19,18 +20,10 @@ struct DeformGeometry {
   int64_t deformable_groups;
   int64_t output_height, output_width;
 
-  D2_HOST_DEVICE int64_t kernel_size() const {
-    return kernel_height * kernel_width;
-  }
-  D2_HOST_DEVICE int64_t output_size() const {
-    return output_height * output_width;
-  }
-  D2_HOST_DEVICE int64_t plane_size() const {
-    return height * width;
-  }
-  D2_HOST_DEVICE int64_t channels_per_group() const {
-    return channels / deformable_groups;
-  }
+  D2_HOST_DEVICE int64_t kernel_size() const { return kernel_height * kernel_width; }
+  D2_HOST_DEVICE int64_t output_size() const { return output_height * output_width; }
+  D2_HOST_DEVICE int64_t plane_size() const { return height * width; }
+  D2_HOST_DEVICE int64_t channels_per_group() const { return channels / deformable_groups; }
 };
 
 // The four feature cells around a sample; a cell outside the map has weight 0 and index 0.
@@ -62,7 +55,7 @@ struct DeformTap {
 
   D2_HOST_DEVICE static T dot(const T* plane, const int64_t* cells, const T* weights) {
     return plane[cells[0]] * weights[0] + plane[cells[1]] * weights[1] + plane[cells[2]] * weights[2] +
-        plane[cells[3]] * weights[3];
+           plane[cells[3]] * weights[3];
   }
 };
 

@@ -1,8 +1,8 @@
 // Sampling of deformable convolution on the CPU, for one image at a time.
 //
-// The samples of a deformable group are worked out once and used for all of its channels. Gradients are summed by
-// channel (input) or by sample (offset, mask), never by two threads in one place: they do not depend on the number of
-// threads.
+// The samples of a deformable group are worked out once and used for all of its channels. Gradients are
+// summed by channel (input) or by sample (offset, mask), never by two threads in one place: they do not
+// depend on the number of threads.
 #include <vector>
 
 #include "deform_conv_host.h"
@@ -32,24 +32,26 @@ void columns(const DeformGeometry& g, const T* input, const T* offset, const T* 
   for (int64_t group = 0; group < g.deformable_groups; ++group) {
     const auto taps = group_taps(g, offset, group);
     const T* group_mask = mask ? mask + group * count : nullptr;
-    torch::stable::parallel_for(group * per_group, (group + 1) * per_group, 1, [&](int64_t begin, int64_t end) {
-      for (int64_t c = begin; c < end; ++c) {
-        const T* plane = input + c * g.plane_size();
-        T* out = columns + c * count;
-        for (int64_t s = 0; s < count; ++s) {
-          const T value = DeformTap<T>::dot(plane, taps[s].cells, taps[s].weights);
-          out[s] = group_mask ? value * group_mask[s] : value;
-        }
-      }
-    });
+    torch::stable::parallel_for(
+        group * per_group, (group + 1) * per_group, 1, [&](int64_t begin, int64_t end) {
+          for (int64_t c = begin; c < end; ++c) {
+            const T* plane = input + c * g.plane_size();
+            T* out = columns + c * count;
+            for (int64_t s = 0; s < count; ++s) {
+              const T value = DeformTap<T>::dot(plane, taps[s].cells, taps[s].weights);
+              out[s] = group_mask ? value * group_mask[s] : value;
+            }
+          }
+        });
   }
 }
 
-// Gradients of one image from that of its columns; grad_mask is null where there is no mask. grad_input is added to.
+// Gradients of one image from that of its columns; grad_mask is null where there is no mask. grad_input is
+// added to.
 template <typename T>
 void columns_backward(
-    const DeformGeometry& g, const T* grad, const T* input, const T* offset, const T* mask, T* grad_input, T* grad_offset,
-    T* grad_mask) {
+    const DeformGeometry& g, const T* grad, const T* input, const T* offset, const T* mask, T* grad_input,
+    T* grad_offset, T* grad_mask) {
   const int64_t num_outputs = g.output_size(), count = g.kernel_size() * num_outputs;
   const int64_t per_group = g.channels_per_group();
   for (int64_t group = 0; group < g.deformable_groups; ++group) {

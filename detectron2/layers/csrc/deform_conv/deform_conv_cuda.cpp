@@ -19,8 +19,9 @@ struct CudaKernels {
   void columns_backward(
       const DeformGeometry& g, const T* grad, const T* input, const T* offset, const T* mask, T* grad_input,
       T* grad_offset, T* grad_mask) const {
-    check_launch(launch_columns_backward<T>(
-        g, grad, input, offset, mask, grad_input, grad_offset, grad_mask, scope.stream()));
+    check_launch(
+        launch_columns_backward<T>(
+            g, grad, input, offset, mask, grad_input, grad_offset, grad_mask, scope.stream()));
   }
 
   CudaScope scope;

@@ -37,20 +37,22 @@ Tensor suppress(const Tensor& boxes, const Tensor& scores, const Tensor* groups,
     sorted_groups = torch::stable::contiguous(rows_at(cast_to(*groups, ScalarType::Long), order));
   }
   const int64_t* group_data = groups ? sorted_groups.const_data_ptr<int64_t>() : nullptr;
-  Tensor conflicts = torch::stable::new_empty(boxes, {count + 1, words}, ScalarType::Long);  // the last row: scratch
+  Tensor conflicts =
+      torch::stable::new_empty(boxes, {count + 1, words}, ScalarType::Long);  // the last row: scratch
   Tensor keep = torch::stable::new_empty(boxes, {count}, ScalarType::Bool);
   uint64_t* bits = static_cast<uint64_t*>(conflicts.mutable_data_ptr());
   visit_accumulator(sorted.scalar_type(), [&](auto tag) {
     using T = typename decltype(tag)::type;
     const T* data = sorted.const_data_ptr<T>();
+    const T threshold = rounded_down<T>(iou_threshold);
     if constexpr (rotated) {
-      check_launch(launch_conflicts_rotated<T>(data, group_data, bits, count, iou_threshold, scope.stream()));
+      check_launch(launch_conflicts_rotated<T>(data, group_data, bits, count, threshold, scope.stream()));
     } else {
-      check_launch(launch_conflicts<T>(data, group_data, bits, count, iou_threshold, scope.stream()));
+      check_launch(launch_conflicts<T>(data, group_data, bits, count, threshold, scope.stream()));
     }
   });
-  check_launch(
-      launch_sweep(bits, bits + count * words, static_cast<bool*>(keep.mutable_data_ptr()), count, scope.stream()));
+  check_launch(launch_sweep(
+      bits, bits + count * words, static_cast<bool*>(keep.mutable_data_ptr()), count, scope.stream()));
   return call_aten("aten::masked_select", "", order, keep);
 }
 
@@ -62,8 +64,7 @@ Tensor nms_cuda(const Tensor& boxes, const Tensor& scores, double iou_threshold)
 }
 
 Tensor batched_nms_cuda(const Tensor& boxes, const Tensor& scores, const Tensor& idxs, double iou_threshold) {
-  check_suppression("batched_nms", boxes, scores, 4);
-  check_shape("batched_nms", "idxs", idxs, {boxes.size(0)});
+  check_suppression("batched_nms", boxes, scores, 4, &idxs);
   check_same_device("batched_nms", boxes, scores);
   check_same_device("batched_nms", boxes, idxs);
   return suppress<false>(boxes, scores, &idxs, iou_threshold);
@@ -74,6 +75,14 @@ Tensor nms_rotated_cuda(const Tensor& boxes, const Tensor& scores, double iou_th
   check_suppression("nms_rotated", boxes, scores, 5);
   check_same_device("nms_rotated", boxes, scores);
   return suppress<true>(boxes, scores, nullptr, iou_threshold);
+}
+
+Tensor batched_nms_rotated_cuda(
+    const Tensor& boxes, const Tensor& scores, const Tensor& idxs, double iou_threshold) {
+  check_suppression("batched_nms_rotated", boxes, scores, 5, &idxs);
+  check_same_device("batched_nms_rotated", boxes, scores);
+  check_same_device("batched_nms_rotated", boxes, idxs);
+  return suppress<true>(boxes, scores, &idxs, iou_threshold);
 }
 
 // boxes1: (N, 5), boxes2: (M, 5) -> (N, M), float64 for float64 boxes and float32 otherwise.
@@ -88,9 +97,10 @@ Tensor box_iou_rotated_cuda(const Tensor& boxes1, const Tensor& boxes2) {
   Tensor ious = torch::stable::new_empty(rows, {boxes1.size(0), boxes2.size(0)});
   visit_accumulator(rows.scalar_type(), [&](auto tag) {
     using T = typename decltype(tag)::type;
-    check_launch(launch_iou_rotated<T>(
-        rows.const_data_ptr<T>(), columns.const_data_ptr<T>(), ious.mutable_data_ptr<T>(), boxes1.size(0),
-        boxes2.size(0), scope.stream()));
+    check_launch(
+        launch_iou_rotated<T>(
+            rows.const_data_ptr<T>(), columns.const_data_ptr<T>(), ious.mutable_data_ptr<T>(), boxes1.size(0),
+            boxes2.size(0), scope.stream()));
   });
   return ious;
 }
@@ -101,6 +111,7 @@ STABLE_TORCH_LIBRARY_IMPL(detectron2, CUDA, m) {
   m.impl("nms", TORCH_BOX(&nms_cuda));
   m.impl("batched_nms", TORCH_BOX(&batched_nms_cuda));
   m.impl("nms_rotated", TORCH_BOX(&nms_rotated_cuda));
+  m.impl("batched_nms_rotated", TORCH_BOX(&batched_nms_rotated_cuda));
   m.impl("box_iou_rotated", TORCH_BOX(&box_iou_rotated_cuda));
 }
 

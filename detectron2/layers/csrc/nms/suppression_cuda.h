@@ -8,20 +8,20 @@
 namespace detectron2 {
 
 // Number of 64-bit words in a row of conflicts.
-inline int64_t num_words(int64_t num_boxes) {
-  return (num_boxes + 63) / 64;
-}
+inline int64_t num_words(int64_t num_boxes) { return (num_boxes + 63) / 64; }
 
-// boxes: (N, 4) XYXY by falling score; groups: (N,) or null -> conflicts (N, words): bit j of row i is set where box j
-// comes after box i, is of its group and overlaps it by more than the threshold.
+// boxes: (N, 4) XYXY by falling score; groups: (N,) or null -> conflicts (N, words): bit j of row i is set
+// where box j comes after box i, is of its group and overlaps it by more than the threshold.
 template <typename T>
 cudaError_t launch_conflicts(
-    const T* boxes, const int64_t* groups, uint64_t* conflicts, int64_t num_boxes, double threshold, cudaStream_t stream);
+    const T* boxes, const int64_t* groups, uint64_t* conflicts, int64_t num_boxes, T threshold,
+    cudaStream_t stream);
 
 // The same for rotated boxes (N, 5).
 template <typename T>
 cudaError_t launch_conflicts_rotated(
-    const T* boxes, const int64_t* groups, uint64_t* conflicts, int64_t num_boxes, double threshold, cudaStream_t stream);
+    const T* boxes, const int64_t* groups, uint64_t* conflicts, int64_t num_boxes, T threshold,
+    cudaStream_t stream);
 
 // keep: (N,) 0 or 1; `removed` is scratch of `words` words.
 cudaError_t launch_sweep(

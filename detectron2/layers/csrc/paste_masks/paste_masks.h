@@ -1,7 +1,7 @@
 // Where a pasted mask is sampled: maths shared by the CPU and CUDA kernels.
 //
-// The mask's outer edges lie on the edges of its box, and an image pixel takes the bilinear sample at its centre; what
-// lies outside the mask is 0. Bilinear weights are products of one weight per axis.
+// The mask's outer edges lie on the edges of its box, and an image pixel takes the bilinear sample at its
+// centre; what lies outside the mask is 0. Bilinear weights are products of one weight per axis.
 #pragma once
 
 #include <cmath>
@@ -10,6 +10,19 @@
 #include "../common/host_device.h"
 
 namespace detectron2 {
+
+// Whether a box has finite edges in their order along an axis; no other one shows anything.
+template <typename T>
+D2_HOST_DEVICE bool is_proper(T start, T end) {
+  return end > start && end - start - (end - start) == T(0);
+}
+
+// A probability as a number from 0 to 255; NaN is 0.
+template <typename T>
+D2_HOST_DEVICE uint8_t as_level(T value) {
+  const T scaled = value * T(255);
+  return scaled > T(0) ? static_cast<uint8_t>(scaled < T(255) ? scaled : T(255)) : uint8_t(0);
+}
 
 // The two mask cells that an image row or column mixes, along one axis; weights are 0 outside the mask.
 template <typename T>
@@ -36,9 +49,7 @@ struct MaskTap {
     high = cell + 1 < size ? cell + 1 : size - 1;
   }
 
-  D2_HOST_DEVICE bool inside() const {
-    return low_weight > T(0) || high_weight > T(0);
-  }
+  D2_HOST_DEVICE bool inside() const { return low_weight > T(0) || high_weight > T(0); }
 };
 
 }  // namespace detectron2

@@ -6,29 +6,25 @@
 namespace detectron2 {
 namespace {
 
-// Whether a pixel lies in the box or within a pixel of it, which is as far as masks are pasted.
 template <typename T>
-__device__ bool near_box(int64_t pixel, T start, T end) {
-  const T position = static_cast<T>(pixel);
-  return end > start && position >= floor(start) - T(1) && position < ceil(end) + T(1);
-}
-
-template <typename T>
-__global__ void paste_kernel(const T* masks, const T* boxes, uint8_t* images, PasteShape s, T threshold, int64_t count) {
+__global__ void paste_kernel(
+    const T* masks, const T* boxes, uint8_t* images, PasteShape s, T threshold, int64_t count) {
   D2_CUDA_LOOP(index, count) {
     const int64_t x = index % s.width, y = index / s.width % s.height, r = index / (s.width * s.height);
     const T* box = boxes + 4 * r;
     T value = T(0);
-    if (near_box(x, box[0], box[2]) && near_box(y, box[1], box[3])) {
+    if (is_proper(box[0], box[2]) && is_proper(box[1], box[3])) {
       const MaskTap<T> row(y, box[1], box[3], s.mask_height), column(x, box[0], box[2], s.mask_width);
-      const T* mask = masks + r * s.mask_height * s.mask_width;
-      const T *above = mask + row.low * s.mask_width, *below = mask + row.high * s.mask_width;
-      value = column.low_weight * (row.low_weight * above[column.low] + row.high_weight * below[column.low]) +
-          column.high_weight * (row.low_weight * above[column.high] + row.high_weight * below[column.high]);
+      if (row.inside() && column.inside()) {
+        const T* mask = masks + r * s.mask_height * s.mask_width;
+        const T *above = mask + row.low * s.mask_width, *below = mask + row.high * s.mask_width;
+        value = row.low_weight *
+                    (column.low_weight * above[column.low] + column.high_weight * above[column.high]) +
+                row.high_weight *
+                    (column.low_weight * below[column.low] + column.high_weight * below[column.high]);
+      }
     }
-    const T scaled = value * T(255);
-    const T clamped = scaled < T(0) ? T(0) : (scaled > T(255) ? T(255) : scaled);
-    images[index] = threshold >= T(0) ? static_cast<uint8_t>(value >= threshold) : static_cast<uint8_t>(clamped);
+    images[index] = threshold >= T(0) ? static_cast<uint8_t>(value >= threshold) : as_level(value);
   }
 }
 
@@ -44,7 +40,8 @@ cudaError_t launch_paste_masks(
   return cudaGetLastError();
 }
 
-template cudaError_t launch_paste_masks<float>(const float*, const float*, uint8_t*, PasteShape, float, cudaStream_t);
+template cudaError_t launch_paste_masks<float>(
+    const float*, const float*, uint8_t*, PasteShape, float, cudaStream_t);
 template cudaError_t launch_paste_masks<double>(
     const double*, const double*, uint8_t*, PasteShape, double, cudaStream_t);
 

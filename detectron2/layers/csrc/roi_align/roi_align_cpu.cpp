@@ -1,10 +1,11 @@
 // ROIAlign on the CPU.
 //
-// Bilinear weights are products of one weight per axis, and so are their means over a grid of samples. An output cell
-// is therefore  sum_y wy[y] * (sum_x wx[x] * feature[y][x]): per box and channel the rows of a cell are summed first,
-// along memory, into one line of columns, and the line is then summed into the cells. Work is split over the N * C
-// feature planes, (H, W) contiguous each, so that a plane stays in cache for all boxes of its image, and so that in the
-// backward pass no two threads add to the same plane: its result does not depend on the number of threads.
+// Bilinear weights are products of one weight per axis, and so are their means over a grid of samples. An
+// output cell is therefore  sum_y wy[y] * (sum_x wx[x] * feature[y][x]): per box and channel the rows of a
+// cell are summed first, along memory, into one line of columns, and the line is then summed into the cells.
+// Work is split over the N * C feature planes, (H, W) contiguous each, so that a plane stays in cache for all
+// boxes of its image, and so that in the backward pass no two threads add to the same plane: its result does
+// not depend on the number of threads.
 #include <algorithm>
 #include <vector>
 
@@ -33,7 +34,9 @@ struct AxisTable {
     starts.push_back(0);
     for (int64_t p = 0; p < num_outputs; ++p) {
       touched.clear();
-      for (int64_t i = 0; i < axis.num_samples; ++i) {
+      int64_t first, last;
+      axis.samples_on_map(p, size, first, last);
+      for (int64_t i = first; i < last; ++i) {
         const LinearSample<T> sample(axis.position(p, i), size);
         if (!sample.inside) {
           continue;
@@ -186,10 +189,13 @@ std::vector<BoxTables<T>> make_tables(
   const T scale = static_cast<T>(settings.spatial_scale);
   for (int64_t r = first; r < last; ++r) {
     const T* box = boxes + 5 * r;
-    const SampledAxis<T> y(box[2], box[4], scale, shape.pooled_height, settings.sampling_ratio, settings.aligned);
-    const SampledAxis<T> x(box[1], box[3], scale, shape.pooled_width, settings.sampling_ratio, settings.aligned);
-    tables.push_back({AxisTable<T>(y, shape.pooled_height, shape.height),
-                      AxisTable<T>(x, shape.pooled_width, shape.width)});
+    const SampledAxis<T> y(
+        box[2], box[4], scale, shape.pooled_height, settings.sampling_ratio, settings.aligned);
+    const SampledAxis<T> x(
+        box[1], box[3], scale, shape.pooled_width, settings.sampling_ratio, settings.aligned);
+    tables.push_back(
+        {AxisTable<T>(y, shape.pooled_height, shape.height),
+         AxisTable<T>(x, shape.pooled_width, shape.width)});
   }
   return tables;
 }
@@ -199,7 +205,7 @@ void check_batch_indices(const char* op, const T* boxes, int64_t num_boxes, int6
   for (int64_t r = 0; r < num_boxes; ++r) {
     const T index = boxes[5 * r];
     STD_TORCH_CHECK(
-        index >= T(0) && index < static_cast<T>(batch_size), op, ": box ", r, " names image ", index, " of ", batch_size);
+        names_image(index, batch_size), op, ": box ", r, " names image ", index, " of ", batch_size);
   }
 }
 
@@ -218,7 +224,8 @@ const T* as_plane(const In* plane, int64_t size, std::vector<T>& buffer) {
 }
 
 template <typename In>
-void forward(const Tensor& input, const Tensor& boxes, Tensor& output, const Shape& shape, const Settings& settings) {
+void forward(
+    const Tensor& input, const Tensor& boxes, Tensor& output, const Shape& shape, const Settings& settings) {
   using T = accumulator_t<In>;
   const int64_t num_boxes = boxes.size(0), plane_size = shape.height * shape.width;
   const int64_t pooled_size = shape.pooled_height * shape.pooled_width;
@@ -239,7 +246,8 @@ void forward(const Tensor& input, const Tensor& boxes, Tensor& output, const Sha
             continue;
           }
           plane = plane ? plane : as_plane(features + p * plane_size, plane_size, buffer);
-          pool_box(pooled + (r * shape.channels + c) * pooled_size, plane, tables[r - first], shape, line.data());
+          pool_box(
+              pooled + (r * shape.channels + c) * pooled_size, plane, tables[r - first], shape, line.data());
         }
       }
     });
@@ -247,7 +255,9 @@ void forward(const Tensor& input, const Tensor& boxes, Tensor& output, const Sha
 }
 
 template <typename T>
-void backward(const Tensor& grad, const Tensor& boxes, Tensor& grad_input, const Shape& shape, const Settings& settings) {
+void backward(
+    const Tensor& grad, const Tensor& boxes, Tensor& grad_input, const Shape& shape,
+    const Settings& settings) {
   const int64_t num_boxes = boxes.size(0), plane_size = shape.height * shape.width;
   const int64_t pooled_size = shape.pooled_height * shape.pooled_width;
   const T* box_data = boxes.const_data_ptr<T>();
@@ -274,20 +284,17 @@ void backward(const Tensor& grad, const Tensor& boxes, Tensor& grad_input, const
 
 // input: (N, C, H, W), boxes: (R, 5) image index and XYXY -> (R, C, PH, PW).
 Tensor roi_align_cpu(
-    const Tensor& input,
-    const Tensor& boxes,
-    double spatial_scale,
-    int64_t pooled_height,
-    int64_t pooled_width,
-    int64_t sampling_ratio,
-    bool aligned) {
+    const Tensor& input, const Tensor& boxes, double spatial_scale, int64_t pooled_height,
+    int64_t pooled_width, int64_t sampling_ratio, bool aligned) {
   check_shape("roi_align", "input", input, {-1, -1, -1, -1});
   check_shape("roi_align", "boxes", boxes, {-1, 5});
   STD_TORCH_CHECK(pooled_height > 0 && pooled_width > 0, "roi_align: the output size must be positive");
   const Shape shape{input.size(0), input.size(1), input.size(2), input.size(3), pooled_height, pooled_width};
   const Tensor features = torch::stable::contiguous(input);
-  const Tensor box_values = torch::stable::contiguous(torch::stable::to(boxes, accumulator_dtype(input.scalar_type())));
-  Tensor output = torch::stable::new_empty(input, {boxes.size(0), shape.channels, pooled_height, pooled_width});
+  const Tensor box_values =
+      torch::stable::contiguous(torch::stable::to(boxes, accumulator_dtype(input.scalar_type())));
+  Tensor output =
+      torch::stable::new_empty(input, {boxes.size(0), shape.channels, pooled_height, pooled_width});
   visit_floating(input.scalar_type(), "roi_align", [&](auto tag) {
     using In = typename decltype(tag)::type;
     forward<In>(features, box_values, output, shape, {spatial_scale, sampling_ratio, aligned});
@@ -297,15 +304,8 @@ Tensor roi_align_cpu(
 
 // grad: (R, C, PH, PW) -> (N, C, H, W).
 Tensor roi_align_backward_cpu(
-    const Tensor& grad,
-    const Tensor& boxes,
-    double spatial_scale,
-    int64_t batch_size,
-    int64_t channels,
-    int64_t height,
-    int64_t width,
-    int64_t sampling_ratio,
-    bool aligned) {
+    const Tensor& grad, const Tensor& boxes, double spatial_scale, int64_t batch_size, int64_t channels,
+    int64_t height, int64_t width, int64_t sampling_ratio, bool aligned) {
   check_shape("roi_align_backward", "boxes", boxes, {-1, 5});
   check_shape("roi_align_backward", "grad", grad, {boxes.size(0), channels, -1, -1});
   const Shape shape{batch_size, channels, height, width, grad.size(2), grad.size(3)};
@@ -316,7 +316,8 @@ Tensor roi_align_backward_cpu(
     using T = typename decltype(tag)::type;
     backward<T>(values, box_values, grad_input, shape, {spatial_scale, sampling_ratio, aligned});
   });
-  return grad.scalar_type() == values.scalar_type() ? grad_input : torch::stable::to(grad_input, grad.scalar_type());
+  return grad.scalar_type() == values.scalar_type() ? grad_input
+                                                    : torch::stable::to(grad_input, grad.scalar_type());
 }
 
 }  // namespace

@@ -8,7 +8,7 @@
 namespace detectron2 {
 
 struct RoiAlignShape {
-  int64_t num_boxes, channels, height, width, pooled_height, pooled_width;
+  int64_t num_boxes, batch_size, channels, height, width, pooled_height, pooled_width;
 };
 
 template <typename T>
@@ -21,11 +21,13 @@ struct RoiAlignSettings {
 // input (N, C, H, W), boxes (R, 5) -> output (R, C, PH, PW)
 template <typename T>
 cudaError_t launch_roi_align(
-    const T* input, const T* boxes, T* output, RoiAlignShape shape, RoiAlignSettings<T> settings, cudaStream_t stream);
+    const T* input, const T* boxes, T* output, RoiAlignShape shape, RoiAlignSettings<T> settings,
+    cudaStream_t stream);
 
 // grad (R, C, PH, PW) is added to grad_input (N, C, H, W), in an order that differs from run to run.
 template <typename T>
 cudaError_t launch_roi_align_backward(
-    const T* grad, const T* boxes, T* grad_input, RoiAlignShape shape, RoiAlignSettings<T> settings, cudaStream_t stream);
+    const T* grad, const T* boxes, T* grad_input, RoiAlignShape shape, RoiAlignSettings<T> settings,
+    cudaStream_t stream);
 
 }  // namespace detectron2

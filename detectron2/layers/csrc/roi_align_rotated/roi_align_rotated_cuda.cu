@@ -6,7 +6,8 @@
 namespace detectron2 {
 namespace {
 
-// Calls use(offset in the plane, weight) for the four cells of every sample of an output cell; weights sum to at most 1.
+// Calls use(offset in the plane, weight) for the four cells of every sample of an output cell; weights sum to
+// at most 1.
 template <typename T, typename Use>
 __device__ void for_each_cell(
     const T* box, int64_t row, int64_t column, const RoiAlignShape& s, T scale, int64_t ratio, Use use) {
@@ -28,10 +29,14 @@ __device__ void for_each_cell(
   }
 }
 
+__device__ int64_t box_of(int64_t index, const RoiAlignShape& s) {
+  return index / (s.pooled_height * s.pooled_width * s.channels);
+}
+
+// Offset of the feature plane that an output value is pooled from.
 template <typename T>
-__device__ int64_t plane_offset(int64_t index, const T* boxes, const RoiAlignShape& s, int64_t& box) {
-  const int64_t pooled_size = s.pooled_height * s.pooled_width, channel = index / pooled_size % s.channels;
-  box = index / (pooled_size * s.channels);
+__device__ int64_t plane_offset(int64_t index, const T* boxes, const RoiAlignShape& s) {
+  const int64_t box = box_of(index, s), channel = index / (s.pooled_height * s.pooled_width) % s.channels;
   return (static_cast<int64_t>(boxes[6 * box]) * s.channels + channel) * s.height * s.width;
 }
 
@@ -39,8 +44,12 @@ template <typename T>
 __global__ void forward_kernel(
     const T* input, const T* boxes, T* output, RoiAlignShape s, T scale, int64_t ratio, int64_t count) {
   D2_CUDA_LOOP(index, count) {
-    int64_t box;
-    const T* plane = input + plane_offset(index, boxes, s, box);
+    const int64_t box = box_of(index, s);
+    if (!names_image(boxes[6 * box], s.batch_size)) {
+      output[index] = static_cast<T>(NAN);
+      continue;
+    }
+    const T* plane = input + plane_offset(index, boxes, s);
     const int64_t row = index / s.pooled_width % s.pooled_height, column = index % s.pooled_width;
     T sum = T(0);
     for_each_cell(boxes + 6 * box + 1, row, column, s, scale, ratio, [&](int64_t cell, T weight) {
@@ -54,8 +63,11 @@ template <typename T>
 __global__ void backward_kernel(
     const T* grad, const T* boxes, T* grad_input, RoiAlignShape s, T scale, int64_t ratio, int64_t count) {
   D2_CUDA_LOOP(index, count) {
-    int64_t box;
-    T* plane = grad_input + plane_offset(index, boxes, s, box);
+    const int64_t box = box_of(index, s);
+    if (!names_image(boxes[6 * box], s.batch_size)) {
+      continue;
+    }
+    T* plane = grad_input + plane_offset(index, boxes, s);
     const int64_t row = index / s.pooled_width % s.pooled_height, column = index % s.pooled_width;
     const T value = grad[index];
     for_each_cell(boxes + 6 * box + 1, row, column, s, scale, ratio, [&](int64_t cell, T weight) {
@@ -84,8 +96,8 @@ cudaError_t launch_roi_align_rotated(
 
 template <typename T>
 cudaError_t launch_roi_align_rotated_backward(
-    const T* grad, const T* boxes, T* grad_input, RoiAlignShape shape, T spatial_scale, int64_t sampling_ratio,
-    cudaStream_t stream) {
+    const T* grad, const T* boxes, T* grad_input, RoiAlignShape shape, T spatial_scale,
+    int64_t sampling_ratio, cudaStream_t stream) {
   const int64_t count = num_outputs(shape);
   if (count > 0) {
     backward_kernel<<<grid_size(count), kThreads, 0, stream>>>(
@@ -94,10 +106,10 @@ cudaError_t launch_roi_align_rotated_backward(
   return cudaGetLastError();
 }
 
-#define D2_INSTANTIATE(T)                                                          \
-  template cudaError_t launch_roi_align_rotated<T>(                                \
-      const T*, const T*, T*, RoiAlignShape, T, int64_t, cudaStream_t);            \
-  template cudaError_t launch_roi_align_rotated_backward<T>(                       \
+#define D2_INSTANTIATE(T)                                               \
+  template cudaError_t launch_roi_align_rotated<T>(                     \
+      const T*, const T*, T*, RoiAlignShape, T, int64_t, cudaStream_t); \
+  template cudaError_t launch_roi_align_rotated_backward<T>(            \
       const T*, const T*, T*, RoiAlignShape, T, int64_t, cudaStream_t);
 D2_INSTANTIATE(float)
 D2_INSTANTIATE(double)

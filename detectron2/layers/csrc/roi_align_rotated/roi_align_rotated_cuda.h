@@ -18,7 +18,7 @@ cudaError_t launch_roi_align_rotated(
 // grad (R, C, PH, PW) is added to grad_input (N, C, H, W), in an order that differs from run to run.
 template <typename T>
 cudaError_t launch_roi_align_rotated_backward(
-    const T* grad, const T* boxes, T* grad_input, RoiAlignShape shape, T spatial_scale, int64_t sampling_ratio,
-    cudaStream_t stream);
+    const T* grad, const T* boxes, T* grad_input, RoiAlignShape shape, T spatial_scale,
+    int64_t sampling_ratio, cudaStream_t stream);
 
 }  // namespace detectron2

@@ -1,4 +1,6 @@
 // IoU and non-maximum suppression of rotated boxes on the CPU.
+#include <algorithm>
+#include <iterator>
 #include <vector>
 
 #include "../common/score_order.h"
@@ -8,15 +10,20 @@
 namespace detectron2 {
 namespace {
 
-// boxes: (N, 5), in the order of `order` where one is given.
-std::vector<RotatedBox> prepare(const Tensor& boxes, const std::vector<int64_t>* order = nullptr) {
+constexpr int64_t kBlock = 64;  // boxes of suppression that are decided together
+// What a thread must get before waiting for it pays.
+constexpr int64_t kPairsPerThread = 1 << 14;
+constexpr int64_t kBoxesPerThread = 1024;
+
+// boxes: (N, 5).
+std::vector<RotatedBox> prepare(const Tensor& boxes) {
   const Tensor values = as_accumulator(boxes);
   std::vector<RotatedBox> prepared;
   prepared.reserve(values.size(0));
   visit_accumulator(values.scalar_type(), [&](auto tag) {
     const auto* data = values.const_data_ptr<typename decltype(tag)::type>();
     for (int64_t i = 0; i < values.size(0); ++i) {
-      prepared.emplace_back(data + 5 * (order ? (*order)[i] : i));
+      prepared.emplace_back(data + 5 * i);
     }
   });
   return prepared;
@@ -46,26 +53,58 @@ Tensor box_iou_rotated_cpu(const Tensor& boxes1, const Tensor& boxes2) {
   return ious;
 }
 
+// Writes 1 to keep[order[i]] for every box of a group that no better kept box overlaps.
+void sweep(
+    const std::vector<RotatedBox>& boxes, const int64_t* order, int64_t count, double threshold,
+    uint8_t* keep) {
+  std::vector<RotatedBox> sorted;
+  sorted.reserve(count);
+  std::transform(order, order + count, std::back_inserter(sorted), [&](int64_t i) { return boxes[i]; });
+  std::vector<uint8_t> suppressed(count, 0);
+  std::vector<int64_t> survivors;
+  // A block of the best boxes is decided in order; what its survivors suppress behind it needs no order.
+  for (int64_t first = 0; first < count; first += kBlock) {
+    const int64_t last = std::min(first + kBlock, count);
+    survivors.clear();
+    for (int64_t i = first; i < last; ++i) {
+      if (suppressed[i]) {
+        continue;
+      }
+      keep[order[i]] = 1;
+      survivors.push_back(i);
+      for (int64_t j = i + 1; j < last; ++j) {
+        suppressed[j] |= rotated_iou(sorted[i], sorted[j]) > threshold;
+      }
+    }
+    torch::stable::parallel_for(last, count, kBoxesPerThread, [&](int64_t begin, int64_t end) {
+      for (int64_t j = begin; j < end; ++j) {
+        suppressed[j] = suppressed[j] || std::any_of(survivors.begin(), survivors.end(), [&](int64_t i) {
+                          return rotated_iou(sorted[i], sorted[j]) > threshold;
+                        });
+      }
+    });
+  }
+}
+
 // boxes: (N, 5), scores: (N,) -> (K,) int64 by falling score.
 Tensor nms_rotated_cpu(const Tensor& boxes, const Tensor& scores, double iou_threshold) {
   check_suppression("nms_rotated", boxes, scores, 5);
   const auto order = order_by_score(scores);
-  const auto sorted = prepare(boxes, &order);
-  const int64_t count = boxes.size(0);
-  std::vector<uint8_t> suppressed(count, 0), keep(count, 0);
-  for (int64_t i = 0; i < count; ++i) {
-    if (suppressed[i]) {
-      continue;
-    }
-    keep[order[i]] = 1;
-    torch::stable::parallel_for(i + 1, count, 256, [&](int64_t begin, int64_t end) {
-      for (int64_t j = begin; j < end; ++j) {
-        if (!suppressed[j]) {
-          suppressed[j] = rotated_iou(sorted[i], sorted[j]) > iou_threshold;
-        }
-      }
-    });
-  }
+  std::vector<uint8_t> keep(boxes.size(0), 0);
+  sweep(prepare(boxes), order.data(), boxes.size(0), iou_threshold, keep.data());
+  return kept_indices(boxes, order, keep);
+}
+
+// The same within each group: idxs (N,) integer.
+Tensor batched_nms_rotated_cpu(
+    const Tensor& boxes, const Tensor& scores, const Tensor& idxs, double iou_threshold) {
+  check_suppression("batched_nms_rotated", boxes, scores, 5, &idxs);
+  const auto order = order_by_score(scores);
+  const auto prepared = prepare(boxes);
+  std::vector<uint8_t> keep(boxes.size(0), 0);
+  GroupedOrder(order, idxs).for_each(kPairsPerThread, [&](const int64_t* indices, int64_t count) {
+    sweep(prepared, indices, count, iou_threshold, keep.data());
+  });
   return kept_indices(boxes, order, keep);
 }
 
@@ -73,6 +112,7 @@ Tensor nms_rotated_cpu(const Tensor& boxes, const Tensor& scores, double iou_thr
 
 STABLE_TORCH_LIBRARY_IMPL(detectron2, CPU, m) {
   m.impl("box_iou_rotated", TORCH_BOX(&box_iou_rotated_cpu));
+  m.impl("batched_nms_rotated", TORCH_BOX(&batched_nms_rotated_cpu));
   m.impl("nms_rotated", TORCH_BOX(&nms_rotated_cpu));
 }
 
