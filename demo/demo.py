@@ -3,6 +3,10 @@
 
 demo/demo.py --config-file configs/COCO-PanopticSegmentation/panoptic_fpn_R2_101_3x.yaml
     --input a.jpg 'folder/*.png' another_folder --output out/ --opts MODEL.WEIGHTS model.pth
+
+Checkpoints that were trained here carry their config, so that this is enough:
+
+demo/demo.py --input a.jpg --output out/ --opts MODEL.WEIGHTS output/model_final.pth
 """
 
 from __future__ import annotations
@@ -26,7 +30,9 @@ from predictor import VisualizationDemo
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from detectron2.config import CfgNode, get_cfg
+from detectron2.data.catalog import Metadata
 from detectron2.data.detection_utils import read_image
+from detectron2.engine.defaults import load_run
 from detectron2.utils.logger import setup_logger
 from detectron2.utils.user_errors import exit_on_user_error
 
@@ -42,7 +48,11 @@ def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--config-file", required=True, metavar="FILE", help="the config of the model")
+    parser.add_argument(
+        "--config-file",
+        metavar="FILE",
+        help="the config of the model; without it, MODEL.WEIGHTS must name a checkpoint that carries one",
+    )
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument(
         "--input", nargs="+", metavar="PATH", help="pictures, folders of pictures, or patterns"
@@ -72,11 +82,13 @@ def get_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def setup_cfg(args: argparse.Namespace) -> CfgNode:
-    """The config for prediction: thresholds as asked for, and the CPU where CUDA is not there."""
-    cfg = get_cfg()
-    cfg.merge_from_file(args.config_file)
-    cfg.merge_from_list(args.opts)
+def setup_cfg(args: argparse.Namespace) -> tuple[CfgNode, Metadata | None]:
+    """The config for prediction: thresholds as asked for, and the CPU where CUDA is not there.
+
+    Returns:
+        The config, and the class names where they come from the checkpoint.
+    """
+    cfg, metadata = _read_cfg(args)
     cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = args.confidence_threshold
     cfg.MODEL.RETINANET.SCORE_THRESH_TEST = args.confidence_threshold
     cfg.MODEL.PANOPTIC_FPN.COMBINE.INSTANCES_CONFIDENCE_THRESH = args.confidence_threshold
@@ -86,7 +98,21 @@ def setup_cfg(args: argparse.Namespace) -> CfgNode:
     if not cfg.MODEL.WEIGHTS:
         logger.warning("MODEL.WEIGHTS is empty: an untrained model finds nothing sensible")
     cfg.freeze()
-    return cfg
+    return cfg, metadata
+
+
+def _read_cfg(args: argparse.Namespace) -> tuple[CfgNode, Metadata | None]:
+    cfg = get_cfg()
+    if args.config_file:
+        cfg.merge_from_file(args.config_file)
+        cfg.merge_from_list(args.opts)
+        return cfg, None
+    weights = dict(zip(args.opts[::2], args.opts[1::2])).get("MODEL.WEIGHTS")
+    if not weights:
+        raise ValueError(
+            "give --config-file, or a checkpoint that carries its config: --opts MODEL.WEIGHTS model.pth"
+        )
+    return load_run(weights, args.opts)
 
 
 def find_pictures(inputs: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -274,9 +300,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = get_parser().parse_args(argv)
     setup_logger(name="fvcore")
     setup_logger()
-    cfg = setup_cfg(args)
+    cfg, metadata = setup_cfg(args)
     if not args.input:
-        demo = VisualizationDemo(cfg, parallel=args.parallel)
+        demo = VisualizationDemo(cfg, parallel=args.parallel, metadata=metadata)
         run_on_video(demo, 0 if args.webcam else args.video_input, args.output)
         return 0
 
@@ -285,7 +311,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         logger.error("Skipped %s: there is no such picture, and no picture in it", entry)
     outputs = plan_outputs(pictures, args.output)
     if pictures:
-        demo = VisualizationDemo(cfg, parallel=args.parallel)
+        demo = VisualizationDemo(cfg, parallel=args.parallel, metadata=metadata)
         with logging_redirect_tqdm([logging.getLogger("detectron2")]):
             skipped += run_on_pictures(demo, outputs)
     num_asked = len(pictures) + len(skipped) - sum(path in outputs for path in skipped)

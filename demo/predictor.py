@@ -27,17 +27,23 @@ class VisualizationDemo:
     """A model that draws its predictions."""
 
     def __init__(
-        self, cfg: CfgNode, instance_mode: ColorMode = ColorMode.IMAGE, parallel: bool = False
+        self,
+        cfg: CfgNode,
+        instance_mode: ColorMode = ColorMode.IMAGE,
+        parallel: bool = False,
+        metadata: Metadata | None = None,
     ) -> None:
         """
         Args:
             cfg: the config of the model; `DATASETS.TEST` decides on the names and colours of the classes.
             instance_mode: how instances are coloured.
             parallel: predict on videos in other processes, one per GPU, while this one reads and draws.
+            metadata: the names and colours of the classes; None means those of `DATASETS.TEST`.
         """
-        self.metadata: Metadata = (
-            MetadataCatalog.get(cfg.DATASETS.TEST[0]) if cfg.DATASETS.TEST else Metadata(name="demo")
-        )
+        if metadata is None:
+            has_set = bool(cfg.DATASETS.TEST)
+            metadata = MetadataCatalog.get(cfg.DATASETS.TEST[0]) if has_set else Metadata(name="demo")
+        self.metadata = metadata
         self.instance_mode = instance_mode
         self.parallel = parallel
         self.predictor: Any = (

@@ -31,6 +31,7 @@ from detectron2.engine import (
     default_writers,
     launch,
 )
+from detectron2.engine.defaults import describe_run
 from detectron2.evaluation import inference_on_dataset, print_csv_format
 from detectron2.modeling import build_model
 from detectron2.solver import build_lr_scheduler, build_optimizer
@@ -80,6 +81,7 @@ def do_train(cfg: CfgNode, model: nn.Module, resume: bool) -> None:
 
     logger.info("Training from iteration %d to %d", start, solver.MAX_ITER)
     batches = iter(build_detection_train_loader(cfg))
+    checkpointer.notes = describe_run(cfg)  # after the data was loaded, which names the classes
     with EventStorage(start) as storage:
         for iteration, batch in zip(
             itertools.count(start), itertools.islice(batches, solver.MAX_ITER - start)

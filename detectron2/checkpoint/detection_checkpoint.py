@@ -21,7 +21,9 @@ from .backbone_conversion import convert_backbone, is_foreign_backbone
 from .backbone_layout import explain_conflicts, infer_layout
 from .c2_model_loading import convert_c2_detectron_names, match_by_suffix
 from .load_report import describe_load
+from .notes import NOTES_KEY, versions
 from .reading import CheckpointFileError, read_checkpoint_file
+from .vetting import refuse_unusable, restored_on_error
 
 __all__ = ["DetectionCheckpointer"]
 
@@ -49,7 +51,12 @@ class DetectionCheckpointer(Checkpointer):
 
     Loads its own files, the model zoo's and Detectron's `.pkl`, `.safetensors`, and ImageNet backbones as
     torchvision, timm, mmdetection and Res2Net's authors publish them. Reading a file never runs code from
-    it. Files appear under their name only when they are complete.
+    it. Files appear under their name only when they are complete, and a load that fails leaves the model as
+    it was.
+
+    Attributes:
+        notes: plain data about the run that `save` puts into every file, under a key of its own that other
+            loaders ignore; see `detectron2.checkpoint.notes`.
     """
 
     def __init__(
@@ -73,6 +80,7 @@ class DetectionCheckpointer(Checkpointer):
         super().__init__(model, save_dir, save_to_disk=save_to_disk, **checkpointables)
         self.path_manager = PathManager
         self.logger = logger
+        self.notes: dict[str, Any] = {}
 
     def save(self, name: str, **kwargs: Any) -> None:
         """Write `<save_dir>/<name>.pth` and mark it as the last checkpoint.
@@ -87,6 +95,7 @@ class DetectionCheckpointer(Checkpointer):
             raise ValueError(f"a checkpoint is named by a file name without folders, got {name!r}")
         data = {"model": self.model.state_dict()}
         data |= {key: item.state_dict() for key, item in self.checkpointables.items()}
+        data[NOTES_KEY] = {"versions": versions(), **self.notes}
         data |= kwargs
         path = os.path.join(self.save_dir, f"{name}.pth")
         logger.info("Saving checkpoint to %s", path)
@@ -125,17 +134,29 @@ class DetectionCheckpointer(Checkpointer):
         checkpoint = self._read(address)
         if query.get("matching_heuristics") == ["True"]:
             checkpoint["matching_heuristics"] = True
-        try:
-            incompatible = self._load_model(checkpoint)
-        except ValueError as error:
-            raise ValueError(f"{address}: {error}") from error
-        if incompatible is not None:  # a subclass may say nothing
-            self._log_incompatible_keys(incompatible)
-        for key in self.checkpointables if checkpointables is None else checkpointables:
-            if key in checkpoint:
-                logger.info("Loading the state of %s from %s", key, address)
-                self.checkpointables[key].load_state_dict(checkpoint.pop(key))
+        with restored_on_error(self.model):
+            try:
+                incompatible = self._load_model(checkpoint)
+            except CheckpointFileError as error:
+                raise CheckpointFileError(f"{address}: {error}{self._advise_on(address)}") from error
+            except ValueError as error:
+                raise ValueError(f"{address}: {error}") from error
+            if incompatible is not None:  # a subclass may say nothing
+                self._log_incompatible_keys(incompatible)
+            for key in self.checkpointables if checkpointables is None else checkpointables:
+                if key in checkpoint:
+                    logger.info("Loading the state of %s from %s", key, address)
+                    self._load_checkpointable(key, checkpoint.pop(key), address)
         return checkpoint
+
+    def _load_checkpointable(self, key: str, state: Any, address: str) -> None:
+        try:
+            self.checkpointables[key].load_state_dict(state)
+        except (ValueError, TypeError, KeyError, IndexError, AttributeError, RuntimeError) as error:
+            raise ValueError(
+                f"{address}: the state of {key} does not fit ({type(error).__name__}: {error}); to take only"
+                " the weights, give the file as MODEL.WEIGHTS of a run that does not resume"
+            ) from error
 
     def get_checkpoint_file(self) -> str:
         """Return the path of the last checkpoint in `save_dir`, "" if there is none."""
@@ -203,6 +224,7 @@ class DetectionCheckpointer(Checkpointer):
         matched = [name for name in weights if name in model_state and not _is_obsolete(name)]
         if model_state and not matched:
             raise ValueError(_describe_no_match(list(weights), list(model_state), incorrect_shapes))
+        refuse_unusable(weights, model_state)
 
         result = self.model.load_state_dict(weights, strict=False)
         accounted = {name for name, _, _ in incorrect_shapes} | _aliases(self.model, matched)
@@ -272,9 +294,10 @@ def _find_places(
         ValueError: the weights are of a backbone of another architecture than the model's.
     """
     skipped: list[str] = []
-    match_endings = bool(notes.get("matching_heuristics"))
+    flag = notes.get("matching_heuristics")
+    match_endings = isinstance(flag, (bool, int, str, np.bool_)) and bool(flag)
     has_own_names = any(name in model_state for name in weights)
-    if match_endings and notes.get("__author__") == "Caffe2":
+    if match_endings and str(notes.get("__author__")) == "Caffe2":
         weights = OrderedDict(convert_c2_detectron_names(weights)[0])
     elif not has_own_names and is_foreign_backbone(weights):
         converted = convert_backbone(weights)

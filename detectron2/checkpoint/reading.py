@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import zipfile
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,6 +21,10 @@ __all__ = ["CheckpointFileError", "read_checkpoint_file"]
 
 # Keys that other packages save a model under, in order of precedence.
 _MODEL_KEYS = ("model", "state_dict", "model_state", "model_state_dict")
+
+_CHUNK_BYTES = 1 << 20
+_FOLDER_BIT = 0x10  # among the attributes of a part of an archive
+_ZIP_MAGIC = b"PK\x03\x04"
 
 
 class CheckpointFileError(ValueError):
@@ -90,6 +95,7 @@ def _read_pickle(path: str) -> dict[str, Any]:
 
 
 def _read_torch(path: str) -> dict[str, Any]:
+    _verify_checksums(path)
     with torch.serialization.safe_globals(safe_pickle.numpy_scalar_globals()):
         data = _require_dict(torch.load(path, map_location="cpu", weights_only=True), path)
     key = next((key for key in _MODEL_KEYS if isinstance(data.get(key), Mapping)), None)
@@ -99,6 +105,37 @@ def _read_torch(path: str) -> dict[str, Any]:
         # Other packages' names; their optimizer states and counters mean nothing to a run of ours.
         return {"model": data[key]} | ({"matching_heuristics": True} if key == "model_state" else {})
     return data
+
+
+def _verify_checksums(path: str) -> None:
+    """Compare the parts of a torch archive with their checksums, which torch writes and does not look at.
+
+    Raises:
+        CheckpointFileError: a part is not what was written.
+    """
+    with open(path, "rb") as file:
+        if file.read(len(_ZIP_MAGIC)) != _ZIP_MAGIC:
+            return  # the format of torch before 1.6, which has none; or no archive at all, as torch will say
+    with zipfile.ZipFile(path) as archive:
+        for part in archive.infolist():
+            # Torch can be told to leave checksums out, and writes 0 then.
+            if part.CRC and not _is_as_written(archive, part):
+                raise CheckpointFileError(
+                    f"{path} is damaged: its part {part.filename} does not agree with its checksum. Copy or"
+                    " download it again."
+                )
+
+
+def _is_as_written(archive: zipfile.ZipFile, part: zipfile.ZipInfo) -> bool:
+    if part.external_attr & _FOLDER_BIT and part.file_size:
+        return False  # torch would take what happens to be in its memory for the content
+    try:
+        with archive.open(part) as file:
+            while file.read(_CHUNK_BYTES):
+                pass
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError):
+        return False
+    return True
 
 
 def _require_dict(data: Any, path: str) -> dict[str, Any]:

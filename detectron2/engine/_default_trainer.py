@@ -21,6 +21,7 @@ from detectron2.engine._hooks.precise_bn import PreciseBN, find_training_batch_n
 from detectron2.engine._hooks.schedule import LRScheduler
 from detectron2.engine._hooks.timing import IterationTimer
 from detectron2.engine._hooks.writing import PeriodicWriter
+from detectron2.engine._run_notes import describe_run
 from detectron2.engine._setup import create_ddp_model, default_writers
 from detectron2.engine.evaluators import build_evaluator
 from detectron2.engine.train_loop import AMPTrainer, HookBase, SimpleTrainer, TrainerBase
@@ -78,6 +79,7 @@ class DefaultTrainer(TrainerBase):
 
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         self.checkpointer = DetectionCheckpointer(model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
+        self.checkpointer.notes = describe_run(cfg)
         self.start_iter = 0
         self.max_iter = cfg.SOLVER.MAX_ITER
         self.cfg = cfg

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from detectron2.config.config import CfgNode
 from detectron2.data.catalog import MetadataCatalog
 from detectron2.data.transforms._resizing import ResizeShortestEdge
 from detectron2.data.transforms.augmentation import AugInput
+from detectron2.engine._run_notes import load_run
 from detectron2.modeling.meta_arch.build import build_model
 
 __all__ = ["DefaultPredictor"]
@@ -26,7 +28,8 @@ class DefaultPredictor:
     an evaluator.
 
     Attributes:
-        metadata: metadata of the first data set in `DATASETS.TEST`, where there is one.
+        metadata: metadata of the first data set in `DATASETS.TEST`, where there is one; with
+            `from_checkpoint`, what the checkpoint says about its classes.
         model: the model, in evaluation mode.
 
     Example:
@@ -55,6 +58,32 @@ class DefaultPredictor:
                 f"{self.input_format!r}. For other formats read images with detectron2.data.detection_utils "
                 "and call the model."
             )
+
+    @classmethod
+    def from_checkpoint(cls, path: str, opts: Sequence[Any] = ()) -> DefaultPredictor:
+        """Make a predictor from a checkpoint that carries its config and class names, as trainers here write.
+
+        Modules that register parts of the model, those of a project, must have been imported.
+
+        Args:
+            path: a file or address.
+            opts: KEY, VALUE, KEY, VALUE, ... that replace values of the config, such as "MODEL.DEVICE".
+
+        Returns:
+            The predictor; its metadata is what the checkpoint carries.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: the file is damaged, or carries no config.
+
+        Example:
+            predictor = DefaultPredictor.from_checkpoint("output/model_final.pth")
+            outputs = predictor(cv2.imread("input.jpg"))
+        """
+        cfg, metadata = load_run(path, opts)
+        predictor = cls(cfg)
+        predictor.metadata = metadata
+        return predictor
 
     def __call__(self, original_image: np.ndarray) -> dict[str, Any]:
         """Predict on one image.

@@ -7,9 +7,13 @@ from collections.abc import Callable
 
 from detectron2.config.config import CfgNode
 from detectron2.data.catalog import MetadataCatalog
+from detectron2.evaluation.cityscapes_evaluation import CityscapesInstanceEvaluator, CityscapesSemSegEvaluator
 from detectron2.evaluation.coco_evaluation import COCOEvaluator
 from detectron2.evaluation.evaluator import DatasetEvaluator, DatasetEvaluators
+from detectron2.evaluation.lvis_evaluation import LVISEvaluator
 from detectron2.evaluation.panoptic_evaluation import COCOPanopticEvaluator
+from detectron2.evaluation.pascal_voc_evaluation import PascalVOCDetectionEvaluator
+from detectron2.evaluation.rotated_coco_evaluation import RotatedCOCOEvaluator
 from detectron2.evaluation.sem_seg_evaluation import SemSegEvaluator
 
 __all__ = ["build_evaluator"]
@@ -20,7 +24,9 @@ def _make_sem_seg(cfg: CfgNode, name: str, folder: str) -> DatasetEvaluator:
 
 
 def _make_instances(cfg: CfgNode, name: str, folder: str) -> DatasetEvaluator:
-    return COCOEvaluator(
+    # A model of rotated boxes is one that proposes them.
+    evaluator = RotatedCOCOEvaluator if cfg.MODEL.PROPOSAL_GENERATOR.NAME == "RRPN" else COCOEvaluator
+    return evaluator(
         name,
         output_dir=folder,
         max_dets_per_image=_max_dets(cfg),
@@ -37,9 +43,29 @@ def _make_panoptic(cfg: CfgNode, name: str, folder: str) -> DatasetEvaluator:
     return COCOPanopticEvaluator(name, folder)
 
 
+def _make_pascal_voc(cfg: CfgNode, name: str, folder: str) -> DatasetEvaluator:
+    return PascalVOCDetectionEvaluator(name)
+
+
+def _make_lvis(cfg: CfgNode, name: str, folder: str) -> DatasetEvaluator:
+    return LVISEvaluator(name, output_dir=folder)
+
+
+def _make_cityscapes_instance(cfg: CfgNode, name: str, folder: str) -> DatasetEvaluator:
+    return CityscapesInstanceEvaluator(name)
+
+
+def _make_cityscapes_sem_seg(cfg: CfgNode, name: str, folder: str) -> DatasetEvaluator:
+    return CityscapesSemSegEvaluator(name)
+
+
 _MAKERS: dict[str, tuple[Callable[[CfgNode, str, str], DatasetEvaluator], ...]] = {
     "coco": (_make_instances,),
     "sem_seg": (_make_sem_seg,),
+    "cityscapes_instance": (_make_cityscapes_instance,),
+    "cityscapes_sem_seg": (_make_cityscapes_sem_seg,),
+    "lvis": (_make_lvis,),
+    "pascal_voc": (_make_pascal_voc,),
     # Semantic and instance scores show which half of a panoptic model is the weak one.
     "coco_panoptic_seg": (_make_sem_seg, _make_instances, _make_panoptic),
 }

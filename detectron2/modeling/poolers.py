@@ -49,7 +49,8 @@ def convert_boxes_to_pooler_format(box_lists: list[Boxes]) -> Tensor:
         (R, 5) image index and XYXY, or (R, 6) image index and XYWHA.
     """
     boxes = torch.cat([b.tensor for b in box_lists])
-    image_index = torch.cat([boxes.new_full((len(b), 1), i) for i, b in enumerate(box_lists)])
+    # Not len(b): an exporter does not know it.
+    image_index = torch.cat([b.tensor.new_full((b.tensor.shape[0], 1), i) for i, b in enumerate(box_lists)])
     return torch.cat((image_index, boxes), dim=1)
 
 

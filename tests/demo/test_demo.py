@@ -15,6 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
+from detectron2.config import get_cfg
 from detectron2.structures import Boxes, Instances
 from detectron2.visualization.visualizer import Visualizer
 
@@ -22,7 +23,7 @@ from detectron2.visualization.visualizer import Visualizer
 class _StandIn:
     """Finds one box in every picture."""
 
-    def __init__(self, cfg: Any, parallel: bool = False) -> None:
+    def __init__(self, cfg: Any, parallel: bool = False, metadata: Any = None) -> None:
         self.cfg = cfg
 
     def run_on_image(self, image: np.ndarray) -> Any:
@@ -120,7 +121,8 @@ def test_cuda_is_left_for_the_cpu_where_it_is_not_there(
     args = demo.get_parser().parse_args(
         ["--config-file", config_file, "--input", "x", "--confidence-threshold", "0.3", "--opts", "SEED", "3"]
     )
-    cfg = demo.setup_cfg(args)
+    cfg, metadata = demo.setup_cfg(args)
+    assert metadata is None
     assert cfg.MODEL.DEVICE == "cpu" and cfg.SEED == 3
     assert cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST == 0.3
     assert cfg.MODEL.PANOPTIC_FPN.COMBINE.INSTANCES_CONFIDENCE_THRESH == 0.3
@@ -171,3 +173,19 @@ def test_what_a_model_gives_decides_on_the_drawing(demo: ModuleType) -> None:
     ):
         assert (draw(Visualizer(picture), predictions).get_image() != 120).any()
     assert (draw(Visualizer(picture), {}).get_image() == 120).all()
+
+
+def test_a_checkpoint_that_carries_its_config_needs_no_config_file(demo: ModuleType, tmp_path: Path) -> None:
+    cfg = get_cfg()
+    cfg.SEED = 11
+    notes = {"config": cfg.dump(), "metadata": {"name": "mine", "thing_classes": ["knot"]}}
+    torch.save({"model": {}, "detectron2": notes}, tmp_path / "a.pth")
+    parse = demo.get_parser().parse_args
+    path = str(tmp_path / "a.pth")
+    cfg, metadata = demo.setup_cfg(
+        parse(["--input", "x", "--opts", "MODEL.WEIGHTS", path, "TEST.EVAL_PERIOD", "7"])
+    )
+    assert (cfg.SEED, cfg.TEST.EVAL_PERIOD, cfg.MODEL.WEIGHTS) == (11, 7, path)
+    assert metadata.thing_classes == ["knot"]
+    with pytest.raises(ValueError, match="--config-file"):
+        demo.setup_cfg(parse(["--input", "x"]))

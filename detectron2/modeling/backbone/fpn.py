@@ -157,6 +157,10 @@ def _check_strides_double(strides: Sequence[int]) -> None:
             )
 
 
+# Projects with pyramids of their own import the check by this name.
+_assert_strides_are_log2_contiguous = _check_strides_double
+
+
 def _make_level(in_channels: int, out_channels: int, norm: Norm) -> tuple[Conv2d, Conv2d]:
     """Make the lateral 1x1 and the output 3x3 convolution of one level."""
     use_bias = norm == ""

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from detectron2.layers.nms import batched_nms
+from detectron2.layers.wrappers import smaller_size
 from detectron2.structures.boxes import Boxes
 from detectron2.structures.image_list import ImageList
 from detectron2.structures.instances import Instances
@@ -174,8 +175,7 @@ class DenseDetector(ImageModel):
     def _decode_level(self, anchors: Boxes, scores: Tensor, deltas: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Boxes, scores and classes of the best of a level, best first; an anchor may give one per class."""
         rows, classes = (scores > self.test_score_thresh).nonzero().unbind(dim=1)
-        # sym_min: an exporter does not know how many candidates there will be.
-        num_kept = torch.sym_min(rows.shape[0], self.test_topk_candidates)
+        num_kept = smaller_size(rows.shape[0], self.test_topk_candidates)
         best_scores, best = scores[rows, classes].topk(num_kept)
         rows, classes = rows[best], classes[best]
         return self.box2box_transform.apply_deltas(deltas[rows], anchors.tensor[rows]), best_scores, classes

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from detectron2.layers.nms import batched_nms
+from detectron2.layers.wrappers import smaller_size
 from detectron2.structures.boxes import Boxes
 from detectron2.structures.instances import Instances
 
@@ -76,7 +77,7 @@ def select_top_proposals(
     nms: BatchedNms,
 ) -> list[Instances]:
     """Do what `find_top_rpn_proposals` does for any class of boxes and its NMS."""
-    boxes, scores, levels = _top_per_level(proposals, pred_objectness_logits, pre_nms_topk)
+    boxes, scores, levels = top_per_level(proposals, pred_objectness_logits, pre_nms_topk)
     finite = boxes.isfinite().all(dim=-1) & scores.isfinite()  # (N, R)
     all_finite = bool(finite.all())
     if training and not all_finite:
@@ -100,11 +101,11 @@ def select_top_proposals(
     return results
 
 
-def _top_per_level(proposals: list[Tensor], logits: list[Tensor], topk: int) -> tuple[Tensor, Tensor, Tensor]:
+def top_per_level(proposals: list[Tensor], logits: list[Tensor], topk: int) -> tuple[Tensor, Tensor, Tensor]:
     """Boxes (N, R, B), scores (N, R) and level (R,) of the k best of every level, level by level."""
     boxes, scores, levels = [], [], []
     for level, (boxes_of_level, logits_of_level) in enumerate(zip(proposals, logits)):
-        count = min(int(topk), logits_of_level.shape[1])
+        count = smaller_size(logits_of_level.shape[1], int(topk))
         best, rows = logits_of_level.topk(count, dim=1)
         boxes.append(boxes_of_level.gather(1, rows[..., None].expand(-1, -1, boxes_of_level.shape[2])))
         scores.append(best)

@@ -1,0 +1,19 @@
+"""Importing the package registers its parts."""
+
+from .backbone import StripedBackbone, build_striped_backbone
+from .config import add_plugin_config
+from .evaluator import CountEvaluator
+from .mapper import BrightnessMapper
+from .meta_arch import WeightedRCNN
+from .roi_heads import ScaledBoxHead, TaggedROIHeads
+
+__all__ = [
+    "BrightnessMapper",
+    "CountEvaluator",
+    "ScaledBoxHead",
+    "StripedBackbone",
+    "TaggedROIHeads",
+    "WeightedRCNN",
+    "add_plugin_config",
+    "build_striped_backbone",
+]
