@@ -130,9 +130,9 @@ class DefaultTrainer(TrainerBase):
             return
         if any(isinstance(module, FrozenBatchNorm2d) for module in self.model.modules()):
             logger.warning(
-                "MODEL.WEIGHTS is empty, so training starts from random weights, and MODEL.RESNETS.NORM FrozenBN "
-                "keeps their activations as large as they are: expect a diverging loss. Give pre-trained "
-                "weights, or set MODEL.RESNETS.NORM BN and MODEL.BACKBONE.FREEZE_AT 0."
+                "MODEL.WEIGHTS is empty, so training starts from random weights, and MODEL.RESNETS.NORM "
+                "FrozenBN keeps their activations as large as they are: expect a diverging loss. Give "
+                "pre-trained weights, or set MODEL.RESNETS.NORM BN and MODEL.BACKBONE.FREEZE_AT 0."
             )
 
     def build_hooks(self) -> list[HookBase | None]:
