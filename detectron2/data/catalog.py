@@ -173,8 +173,13 @@ class Metadata(types.SimpleNamespace):
         return self
 
     def get(self, key: str, default: Any = None) -> Any:
-        """Value of an attribute, or ``default`` when it is not set."""
-        return getattr(self, key) if key in self.__dict__ else default
+        """Value of an attribute, or ``default`` when it is not set, or when the file that it comes from is
+        not there."""
+        try:
+            return getattr(self, key) if key in self.__dict__ else default
+        except FileNotFoundError as e:
+            logger.warning("Metadata %r of data set %r is not known: %s", key, self.name, e)
+            return default
 
 
 def _shorten(value: Any) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from detectron2.config.config import configurable
+from detectron2.structures.boxes import BoxMode
 
 from . import _annotations, _image_io, _metadata_queries
 from ._panoptic_png import read_panoptic_ids
@@ -52,6 +53,7 @@ class DatasetMapper:
         keypoint_hflip_indices: np.ndarray | None = None,
         precomputed_proposal_topk: int | None = None,
         recompute_boxes: bool = False,
+        use_rotated_boxes: bool = False,
     ) -> None:
         """
         Args:
@@ -66,6 +68,7 @@ class DatasetMapper:
             precomputed_proposal_topk: how many precomputed proposals are kept; None ignores them.
             recompute_boxes: whether boxes become the bounds of the augmented masks, tighter than the bounds
                 of augmented boxes.
+            use_rotated_boxes: whether boxes become ``RotatedBoxes``; upright ones get the angle 0.
         """
         if recompute_boxes and not use_instance_mask:
             raise ValueError("recompute_boxes needs use_instance_mask, since it measures the masks.")
@@ -73,7 +76,7 @@ class DatasetMapper:
         self.augmentations = AugmentationList(augmentations)
         self.image_format = image_format
         self.use_instance_mask, self.instance_mask_format = use_instance_mask, instance_mask_format
-        self.recompute_boxes = recompute_boxes
+        self.recompute_boxes, self.use_rotated_boxes = recompute_boxes, use_rotated_boxes
         self.use_keypoint, self.keypoint_hflip_indices = use_keypoint, keypoint_hflip_indices
         self.proposal_topk = precomputed_proposal_topk
         mode = "training" if is_train else "inference"
@@ -94,6 +97,7 @@ class DatasetMapper:
             "instance_mask_format": cfg.INPUT.MASK_FORMAT,
             # A box cut by a crop is looser than the mask that is left in it.
             "recompute_boxes": crops and cfg.MODEL.MASK_ON,
+            "use_rotated_boxes": cfg.MODEL.PROPOSAL_GENERATOR.NAME == "RRPN",
         }
         if cfg.MODEL.KEYPOINT_ON:
             arguments["keypoint_hflip_indices"] = _metadata_queries.create_keypoint_hflip_indices(
@@ -175,10 +179,18 @@ class DatasetMapper:
                 mask_format = "bitmask"
             if not self.use_keypoint:
                 anno.pop("keypoints", None)
+            if self.use_rotated_boxes:
+                anno["bbox"] = BoxMode.convert(anno["bbox"], anno["bbox_mode"], BoxMode.XYWHA_ABS)
+                anno["bbox_mode"] = BoxMode.XYWHA_ABS
             _annotations.transform_instance_annotations(
                 anno, transforms, image_size, keypoint_hflip_indices=self.keypoint_hflip_indices
             )
-        instances = _annotations.annotations_to_instances(annotations, image_size, mask_format=mask_format)
+        if self.use_rotated_boxes:
+            instances = _annotations.annotations_to_instances_rotated(annotations, image_size)
+        else:
+            instances = _annotations.annotations_to_instances(
+                annotations, image_size, mask_format=mask_format
+            )
         if self.recompute_boxes and instances.has("gt_masks"):
             instances.gt_boxes = instances.gt_masks.get_bounding_boxes()
         dataset_dict["instances"] = _annotations.filter_empty_instances(instances)

@@ -14,6 +14,7 @@ import io
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 import hotcoco
@@ -143,6 +144,7 @@ def score_coco(
     settings: CocoSettings | None = None,
     *,
     engine: Engine = "hotcoco",
+    evaluator_class: type[COCOeval] = COCOeval,
 ) -> CocoScores:
     """Match detections to a COCO ground truth and tabulate precision and recall.
 
@@ -153,6 +155,7 @@ def score_coco(
         iou_type: "bbox", "segm" or "keypoints".
         settings: deviations from the published protocol.
         engine: "hotcoco" or "pycocotools".
+        evaluator_class: what "pycocotools" matches with.
     """
     if iou_type not in IOU_TYPES:
         raise ValueError(f"iou_type should be one of {IOU_TYPES}, got {iou_type!r}")
@@ -161,7 +164,7 @@ def score_coco(
     if iou_type == "segm":
         detections = [{key: value for key, value in d.items() if key != "bbox"} for d in detections]
     dataset = complete_annotations(ground_truth)
-    run = _run_hotcoco if engine == "hotcoco" else _run_pycocotools
+    run = _run_hotcoco if engine == "hotcoco" else partial(_run_pycocotools, evaluator_class)
     with contextlib.redirect_stdout(io.StringIO()):  # both engines print
         params, tables = run(dataset, list(detections), iou_type, settings or CocoSettings())
     return CocoScores(
@@ -246,12 +249,16 @@ def _run_hotcoco(
 
 
 def _run_pycocotools(
-    dataset: Mapping[str, Any], detections: list[Any], iou_type: str, settings: CocoSettings
+    evaluator_class: type[COCOeval],
+    dataset: Mapping[str, Any],
+    detections: list[Any],
+    iou_type: str,
+    settings: CocoSettings,
 ) -> tuple[Any, Mapping[str, Any]]:
     truth = make_coco(dataset)
     copies = [dict(d) for d in detections]  # loadRes adds keys to what it is given
     results = truth.loadRes(copies) if copies else make_coco({**dataset, "annotations": []})
-    evaluator = COCOeval(truth, results, iou_type)
+    evaluator = evaluator_class(truth, results, iou_type)
     apply_settings(evaluator.params, settings)
     evaluator.evaluate()
     evaluator.accumulate()

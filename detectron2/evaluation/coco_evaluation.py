@@ -34,12 +34,12 @@ from detectron2.evaluation._proposal_recall import proposal_metrics
 from detectron2.evaluation._tables import format_metrics_table
 from detectron2.evaluation.evaluator import DatasetEvaluator
 from detectron2.structures.boxes import BoxMode
+from detectron2.structures.instances import Instances
 from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager, atomic_write
 
 __all__ = ["COCOEvaluator", "COCOevalMaxDets", "instances_to_coco_json"]
 
-_RESULTS_FILE = "coco_instances_results.json"
 _PREDICTIONS_FILE = "instances_predictions.pth"
 _PROPOSALS_FILE = "box_proposals.pkl"
 
@@ -50,6 +50,9 @@ class COCOEvaluator(DatasetEvaluator):
     Any registered data set will do. One without a `json_file` in its metadata is converted from its
     dictionaries. A test set without annotations is written to the result file and not scored.
     """
+
+    _evaluator_class: type[COCOeval] = COCOeval
+    _results_file = "coco_instances_results.json"
 
     def __init__(
         self,
@@ -134,11 +137,15 @@ class COCOEvaluator(DatasetEvaluator):
             prediction: dict[str, Any] = {"image_id": image["image_id"]}
             if "instances" in output:
                 instances = output["instances"].to(self._cpu_device)
-                prediction["instances"] = instances_to_coco_json(instances, image["image_id"])
+                prediction["instances"] = self.instances_to_json(instances, image["image_id"])
             if "proposals" in output:
                 prediction["proposals"] = output["proposals"].to(self._cpu_device)
             if len(prediction) > 1:
                 self._predictions.append(prediction)
+
+    def instances_to_json(self, instances: Instances, img_id: int) -> list[dict[str, Any]]:
+        """Turn the detections of one image into result entries; a hook for other kinds of boxes."""
+        return instances_to_coco_json(instances, img_id)
 
     def evaluate(self, img_ids: Collection[int] | None = None) -> dict[str, Any]:
         """Score what was collected.
@@ -182,12 +189,11 @@ class COCOEvaluator(DatasetEvaluator):
         """Write the result file and score it for every task."""
         entries = list(itertools.chain.from_iterable(p["instances"] for p in predictions))
         tasks = self._tasks or self._tasks_from_predictions(entries)
-        mapping = getattr(self._metadata, "thing_dataset_id_to_contiguous_id", None)
-        if mapping is not None:
-            dataset_ids = {contiguous: dataset_id for dataset_id, contiguous in mapping.items()}
+        dataset_ids = self._contiguous_to_dataset()
+        if dataset_ids is not None:
             entries = to_dataset_categories(entries, dataset_ids, self._dataset_name)
         if self._output_dir:
-            path = os.path.join(self._output_dir, _RESULTS_FILE)
+            path = os.path.join(self._output_dir, self._results_file)
             with atomic_write(path, "w") as file:
                 file.write(json.dumps(entries))
             self._logger.info("Saved %d predictions to %s", len(entries), path)
@@ -203,6 +209,11 @@ class COCOEvaluator(DatasetEvaluator):
             else:
                 raise ValueError(f"cannot score the task '{task}': {problem}")
 
+    def _contiguous_to_dataset(self) -> dict[int, int] | None:
+        """The data set's id of each class of the model; None where they are the same."""
+        mapping = getattr(self._metadata, "thing_dataset_id_to_contiguous_id", None)
+        return None if mapping is None else {contiguous: id for id, contiguous in mapping.items()}
+
     def _score(
         self, entries: Sequence[Mapping[str, Any]], task: str, img_ids: Collection[int] | None
     ) -> dict[str, float]:
@@ -214,7 +225,14 @@ class COCOEvaluator(DatasetEvaluator):
                 img_ids=sorted(img_ids) if img_ids is not None else None,
             )
             self._check_keypoint_sigmas(entries, task)
-            scores = score_coco(self._ground_truth, entries, task, settings, engine=self._engine)
+            scores = score_coco(
+                self._ground_truth,
+                entries,
+                task,
+                settings,
+                engine=self._engine,
+                evaluator_class=self._evaluator_class,
+            )
             self._logger.info("COCO summary for %s:\n%s", task, scores.summary())
         results = results_of_scores(scores, task, self._metadata.get("thing_classes"))
         for reason in explain_missing_numbers(results, self._ground_truth, entries, task, img_ids):

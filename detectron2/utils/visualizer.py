@@ -1,6 +1,7 @@
 """Facade: the public path of what lives in `detectron2.visualization`."""
 
 from detectron2.visualization.canvas import VisImage as VisImage
+from detectron2.visualization.labels import make_labels as _create_text_labels  # noqa: F401  # projects use it
 from detectron2.visualization.masks import GenericMask as GenericMask
 from detectron2.visualization.painter import _BLACK as _BLACK
 from detectron2.visualization.painter import _LARGE_MASK_AREA_THRESH as _LARGE_MASK_AREA_THRESH

@@ -7,4 +7,9 @@ from .coco import register_coco_instances as register_coco_instances
 from .coco_panoptic import load_coco_panoptic_json as load_coco_panoptic_json
 from .coco_panoptic import register_coco_panoptic as register_coco_panoptic
 from .coco_panoptic import register_coco_panoptic_separated as register_coco_panoptic_separated
+from .lvis import get_lvis_instances_meta as get_lvis_instances_meta
+from .lvis import load_lvis_json as load_lvis_json
+from .lvis import register_lvis_instances as register_lvis_instances
 from .panoptic import register_panoptic as register_panoptic
+from .pascal_voc import load_voc_instances as load_voc_instances
+from .pascal_voc import register_pascal_voc as register_pascal_voc

@@ -1,8 +1,8 @@
 """Data sets in COCO's instance format, and plain folders of semantic label maps.
 
 A loader returns one dict per image: ``file_name``, ``height``, ``width``, ``image_id`` and ``annotations``,
-each with ``bbox`` (XYWH), ``bbox_mode``, ``category_id`` (contiguous), ``iscrowd``, and ``segmentation`` and
-``keypoints`` where the file has them.
+each with ``bbox`` (XYWH, or XYWHA where a box has five numbers), ``bbox_mode``, ``category_id`` (contiguous),
+``iscrowd``, and ``segmentation`` and ``keypoints`` where the file has them.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import logging
 import os
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -64,8 +64,8 @@ def load_coco_json(
             f"'categories', got {sorted(content) if isinstance(content, dict) else type(content).__name__}."
         )
     contiguous_id = _number_categories(content, dataset_name) if dataset_name is not None else None
-    per_image = _group_by_image(content, os.fspath(json_file))
-    reader = _AnnotationReader(os.fspath(json_file), contiguous_id, tuple(extra_annotation_keys or ()))
+    per_image = group_by_image(content, os.fspath(json_file))
+    reader = AnnotationReader(os.fspath(json_file), contiguous_id, tuple(extra_annotation_keys or ()))
     root = os.fspath(image_root)
     records = []
     for image in sorted(content["images"], key=lambda image: image["id"]):
@@ -104,7 +104,7 @@ def _number_categories(content: dict[str, Any], dataset_name: str) -> dict[int, 
     return contiguous_id
 
 
-def _group_by_image(content: dict[str, Any], json_file: str) -> dict[int, list[dict[str, Any]]]:
+def group_by_image(content: dict[str, Any], json_file: str) -> dict[int, list[dict[str, Any]]]:
     annotations = content.get("annotations", [])
     # The public minival2014 file is known to repeat ids.
     if "minival" not in json_file:
@@ -128,7 +128,7 @@ def _group_by_image(content: dict[str, Any], json_file: str) -> dict[int, list[d
     return per_image
 
 
-class _AnnotationReader:
+class AnnotationReader:
     """Turns annotations of one COCO file into ours, and counts what it had to leave out."""
 
     def __init__(
@@ -162,7 +162,8 @@ class _AnnotationReader:
             annotation["keypoints"] = [
                 value if i % 3 == 2 else value + 0.5 for i, value in enumerate(annotation["keypoints"])
             ]
-        annotation["bbox_mode"] = BoxMode.XYWH_ABS
+        is_rotated = len(annotation.get("bbox", "")) == 5
+        annotation["bbox_mode"] = BoxMode.XYWHA_ABS if is_rotated else BoxMode.XYWH_ABS
         if self.contiguous_id is not None:
             annotation["category_id"] = self._read_category(source)
         return annotation
@@ -273,12 +274,19 @@ def main() -> None:
     Loads it as training would, with all warnings and the table of instances per class, and names images that
     are not there.
     """
+    check_from_command_line("coco", register_coco_instances)
+
+
+def check_from_command_line(
+    format_name: str, register: Callable[[str, dict[str, Any], str, str], None]
+) -> None:
+    """Do what ``main`` says, for the format whose module and ``register_*`` function these are."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     if len(sys.argv) not in (3, 4):
-        sys.exit("usage: python -m detectron2.data.datasets.coco JSON IMAGE_FOLDER [NAME]")
+        sys.exit(f"usage: python -m detectron2.data.datasets.{format_name} JSON IMAGE_FOLDER [NAME]")
     json_file, image_root, name = (*sys.argv[1:], "checked")[:3]
     if name not in DatasetCatalog:
-        register_coco_instances(name, {}, json_file, image_root)
+        register(name, {}, json_file, image_root)
     records = get_detection_dataset_dicts(name, filter_empty=False)
     missing = [r["file_name"] for r in records if not PathManager.exists(r["file_name"])]
     if missing:

@@ -24,7 +24,11 @@ from detectron2.data import (
 )
 from detectron2.data._panoptic_png import read_panoptic_ids
 from detectron2.data.datasets import register_panoptic
-from detectron2.data.datasets.builtin import _PREDEFINED_SPLITS_COCO, _PREDEFINED_SPLITS_COCO_PANOPTIC
+from detectron2.data.datasets.builtin import (
+    _PREDEFINED_SPLITS_COCO,
+    _PREDEFINED_SPLITS_COCO_PANOPTIC,
+    _PREDEFINED_SPLITS_LVIS,
+)
 from detectron2.data.datasets.builtin_meta import (
     ADE20K_SEM_SEG_CATEGORIES,
     CITYSCAPES_CATEGORIES,
@@ -218,3 +222,34 @@ def test_script_writes_missing_maps_only(
 def test_script_says_what_it_looked_for(prepare: ModuleType, tmp_path: Path, capsys) -> None:
     assert prepare.main(["--root", str(tmp_path)]) == 1
     assert "panoptic_train2017.json" in capsys.readouterr().err
+
+
+def test_splits_of_the_other_data_sets_have_their_names_and_places(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert _PREDEFINED_SPLITS_LVIS["lvis_v1"]["lvis_v1_test_dev"] == (
+        "coco/",
+        "lvis/lvis_v1_image_info_test_dev.json",
+    )
+    assert (
+        _PREDEFINED_SPLITS_LVIS["lvis_v0.5"]["lvis_v0.5_val_rand_100"][1]
+        == "lvis/lvis_v0.5_val_rand_100.json"
+    )
+    assert _PREDEFINED_SPLITS_LVIS["lvis_v0.5_cocofied"]["lvis_v0.5_train_cocofied"][1] == (
+        "lvis/lvis_v0.5_train_cocofied.json"
+    )
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    for folder, suffix in (("images", "jpg"), ("annotations_detectron2", "png")):
+        place = tmp_path / "ADEChallengeData2016" / folder / "validation"
+        place.mkdir(parents=True)
+        Image.new("L", (4, 3)).save(place / f"ADE_val_1.{suffix}")
+    (record,) = DatasetCatalog.get("ade20k_sem_seg_val")
+    assert record["sem_seg_file_name"].endswith("annotations_detectron2/validation/ADE_val_1.png")
+    assert len(MetadataCatalog.get("ade20k_sem_seg_train").stuff_classes) == 150
+    configured = {
+        "cityscapes_fine_instance_seg_train",
+        "voc_2007_trainval",
+        "voc_2012_trainval",
+        "lvis_v1_train",
+    }
+    assert configured <= set(DatasetCatalog.list())

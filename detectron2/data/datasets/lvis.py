@@ -1,0 +1,189 @@
+"""Data sets in LVIS's instance format: COCO's, with images that are labelled for some categories only.
+
+Names of categories and counts of images come from the annotation file, when they are first asked for.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from ..catalog import DatasetCatalog, LazyValue, MetadataCatalog
+from ._files import DataPath, Path, read_json
+from .builtin_meta import _get_builtin_metadata
+from .coco import AnnotationReader, check_from_command_line, group_by_image
+
+logger = logging.getLogger(__name__)
+
+__all__ = ["get_lvis_instances_meta", "load_lvis_json", "register_lvis_instances"]
+
+_IMAGE_LABELS = ("neg_category_ids", "not_exhaustive_category_ids")
+_TRAIN_FILES = {"lvis_v1": "lvis/lvis_v1_train.json", "lvis_v0.5": "lvis/lvis_v0.5_train.json"}
+_DERIVED_KEYS = ("thing_classes", "class_image_count")
+
+
+def register_lvis_instances(name: str, metadata: dict[str, Any], json_file: Path, image_root: Path) -> None:
+    """Register a data set in LVIS's format.
+
+    Args:
+        name: how configs call it.
+        metadata: further metadata; may be empty. ``thing_classes`` and ``class_image_count`` come from the
+            file where they are not given.
+        json_file: its annotations.
+        image_root: folder that has the folders of images, "train2017" and so on.
+    """
+    derived = {key: _FromLvisFile(json_file, key) for key in _DERIVED_KEYS if key not in metadata}
+    DatasetCatalog.register(name, partial(load_lvis_json, json_file, image_root, name))
+    MetadataCatalog.get(name).set(
+        json_file=json_file, image_root=image_root, evaluator_type="lvis", **derived, **metadata
+    )
+
+
+def load_lvis_json(
+    json_file: Path,
+    image_root: Path,
+    dataset_name: str | None = None,
+    extra_annotation_keys: Sequence[str] | None = None,
+) -> list[dict[str, Any]]:
+    """Read a file in LVIS's format.
+
+    Args:
+        json_file: path to the annotations.
+        image_root: see ``register_lvis_instances``.
+        dataset_name: data set whose metadata may have ``thing_dataset_id_to_contiguous_id``. Where it has
+            none, ``category_id`` is the file's less 1.
+        extra_annotation_keys: further keys of the annotations to keep.
+
+    Returns:
+        A dict per image, ordered by image id, as from ``load_coco_json``, with ``neg_category_ids`` (known to
+        be absent) and ``not_exhaustive_category_ids`` (perhaps not all labelled), ids of the file.
+    """
+    path = os.fspath(json_file)
+    content = read_json(path, dataset_name)
+    if not isinstance(content, dict) or not {"images", "categories"} <= content.keys():
+        raise ValueError(
+            f"{path!r} is not in LVIS's format: expected an object with 'images', 'annotations' and "
+            f"'categories', got {sorted(content) if isinstance(content, dict) else type(content).__name__}."
+        )
+    _remember(path, content)
+    mapping = (
+        MetadataCatalog.get(dataset_name).get("thing_dataset_id_to_contiguous_id") if dataset_name else None
+    )
+    if mapping is None:
+        mapping = {id: id - 1 for id in _sorted_ids(path, content["categories"])}
+    per_image = group_by_image(content, path)
+    reader = AnnotationReader(path, mapping, tuple(extra_annotation_keys or ()))
+    records = []
+    for image in sorted(content["images"], key=lambda image: image["id"]):
+        annotations = (reader.read(annotation) for annotation in per_image[image["id"]])
+        records.append(
+            {
+                "file_name": _image_file(os.fspath(image_root), image),
+                "height": image["height"],
+                "width": image["width"],
+                "image_id": image["id"],
+                **{key: image.get(key, []) for key in _IMAGE_LABELS},
+                "annotations": [annotation for annotation in annotations if annotation is not None],
+            }
+        )
+    logger.info("Loaded %d images in LVIS format from %s", len(records), path)
+    reader.report()
+    return records
+
+
+def _image_file(image_root: str, image: dict[str, Any]) -> str:
+    """The splits of LVIS mix those of COCO; the end of ``coco_url`` is the folder and name of an image."""
+    if "coco_url" not in image:
+        return os.path.join(image_root, image["file_name"])
+    return os.path.join(image_root, *image["coco_url"].split("/")[-2:])
+
+
+def _sorted_ids(path: str, categories: list[dict[str, Any]]) -> list[int]:
+    ids = sorted(category["id"] for category in categories)
+    if ids != [*range(1, len(ids) + 1)]:
+        raise ValueError(
+            f"The category ids of {path!r} are not 1 to {len(ids)}, as LVIS has them. Renumber them, or give "
+            "thing_dataset_id_to_contiguous_id in the metadata."
+        )
+    return ids
+
+
+def get_lvis_instances_meta(dataset_name: str) -> dict[str, Any]:
+    """Metadata that all splits of a version share.
+
+    Class names and image counts are those of the training file below DETECTRON2_DATASETS. They are read when
+    they are asked for after ``Metadata.set``; until then the values are ``LazyValue``.
+
+    Args:
+        dataset_name: begins with "lvis_v1" or "lvis_v0.5"; with "cocofied" in it, COCO's 80 classes are used.
+    """
+    if "cocofied" in dataset_name:
+        return _get_builtin_metadata("coco")
+    for version, train_file in _TRAIN_FILES.items():
+        if dataset_name.startswith(version):
+            return {key: _FromLvisFile(DataPath(train_file), key) for key in _DERIVED_KEYS}
+    raise ValueError(
+        f"There is no built-in metadata for {dataset_name!r}: its name should begin with "
+        f"{' or '.join(map(repr, _TRAIN_FILES))}. register_lvis_instances takes {{}} and reads your file."
+    )
+
+
+@dataclass(frozen=True)
+class _FromLvisFile(LazyValue):
+    """A piece of metadata that follows from the categories of an LVIS file."""
+
+    json_file: Path
+    key: str
+
+    def resolve(self) -> Any:
+        path = os.fspath(self.json_file)
+        remembered = _remembered.get(path)
+        if remembered is None or remembered[0] != _time_stamp(path):
+            _remember(path, read_json(path))
+        return _remembered[path][1][self.key]
+
+
+# Path -> (time stamp of the file, what was derived from it): these files take many seconds to read.
+_remembered: dict[str, tuple[int, dict[str, Any]]] = {}
+
+
+def _time_stamp(path: str) -> int:
+    return os.stat(path).st_mtime_ns if os.path.exists(path) else 0
+
+
+def _remember(path: str, content: dict[str, Any]) -> None:
+    categories = sorted(content["categories"], key=lambda category: category["id"])
+    counts = _count_images(content) if any("image_count" not in c for c in categories) else {}
+    _remembered[path] = (
+        _time_stamp(path),
+        {
+            # The first synonym tells categories apart better than the name does ("mouse_(animal_rodent)").
+            "thing_classes": [c["synonyms"][0] if c.get("synonyms") else c["name"] for c in categories],
+            "class_image_count": [
+                {"id": c["id"], "image_count": c.get("image_count", counts.get(c["id"], 0))}
+                for c in categories
+            ],
+        },
+    )
+
+
+def _count_images(content: dict[str, Any]) -> dict[int, int]:
+    """Category id -> number of images that have it."""
+    pairs = {(a["category_id"], a["image_id"]) for a in content.get("annotations", ())}
+    counts: dict[int, int] = {}
+    for category, _ in pairs:
+        counts[category] = counts.get(category, 0) + 1
+    return counts
+
+
+def main() -> None:
+    """Check a data set: ``python -m detectron2.data.datasets.lvis JSON IMAGE_FOLDER [NAME]``."""
+    check_from_command_line("lvis", register_lvis_instances)
+
+
+if __name__ == "__main__":
+    main()
