@@ -23,8 +23,6 @@ API: dict[str, dict[str, Any]] = json.loads(Path(__file__).with_name("public_api
 PENDING = frozenset(
     f"detectron2.{name}"
     for name in """
-    data.datasets.builtin.register_all_ade20k data.datasets.lvis_v0_5_categories
-    data.datasets.lvis_v1_categories data.datasets.lvis_v1_category_image_count
     modeling.mmdet_wrapper
     """.split()
 )
