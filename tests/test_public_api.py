@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ast
 import importlib
-import importlib.util
 import inspect
 import json
 import re
@@ -18,14 +17,6 @@ from typing import Any
 import pytest
 
 API: dict[str, dict[str, Any]] = json.loads(Path(__file__).with_name("public_api.json").read_text())
-
-# Modules and names that later work brings; each leaves this list when it arrives.
-PENDING = frozenset(
-    f"detectron2.{name}"
-    for name in """
-    modeling.mmdet_wrapper
-    """.split()
-)
 
 COMPATIBILITY = Path(__file__).parents[1] / "docs" / "compatibility.md"
 
@@ -147,33 +138,18 @@ def check_class(kind: Any, members: dict[str, str | None]) -> list[str]:
     return problems
 
 
-def is_present(module: str) -> bool:
-    try:
-        return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:
-        return False
-
-
-def test_what_is_pending_is_in_the_table_and_not_here_yet() -> None:
-    names = {f"{module}.{name}" for module, entries in API.items() for name in entries}
-    assert names | API.keys() >= PENDING
-    assert not [module for module in API if module in PENDING and is_present(module)]
-
-
 def test_what_is_left_out_is_in_the_table_with_a_reason() -> None:
     names = {f"{module}.{name}" for module, entries in API.items() for name in entries}
     assert names >= OMITTED.keys()
     assert OMITTED and all(len(reason) > 10 for reason in OMITTED.values())
-    assert not OMITTED.keys() & PENDING
 
 
 def modules_to_check() -> list[str]:
     """Modules with names that should be here."""
-    left_out = PENDING | OMITTED.keys()
     return sorted(
         module
         for module, entries in API.items()
-        if module not in PENDING and not all(f"{module}.{name}" in left_out for name in entries)
+        if not all(f"{module}.{name}" in OMITTED for name in entries)
     )
 
 
@@ -202,13 +178,10 @@ def test_module_offers_its_public_names(module_name: str) -> None:
     module = importlib.import_module(module_name)
     problems = []
     for name, entry in API[module_name].items():
-        pending = f"{module_name}.{name}" in PENDING
         if f"{module_name}.{name}" in OMITTED:
             problems += [f"{name} is here: take it off the docs' table"] * hasattr(module, name)
-        elif hasattr(module, name) == pending:
-            problems.append(f"{name} is {'here: take it off the list PENDING' if pending else 'missing'}")
-        elif pending:
-            continue
+        elif not hasattr(module, name):
+            problems.append(f"{name} is missing")
         elif isinstance(entry, dict):
             problems += [f"{name}.{problem}" for problem in check_class(getattr(module, name), entry)]
         elif entry is not None:
