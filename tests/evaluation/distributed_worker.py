@@ -73,6 +73,7 @@ def main() -> None:
     results = {**evaluate(rank, world_size), **evaluate_panoptic(rank, world_size)}
     with open(result_file, "w") as file:
         json.dump(results, file)
+    dist.barrier()  # who leaves first would cut the connection that the other still works on
     dist.destroy_process_group()
 
 

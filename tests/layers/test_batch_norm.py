@@ -174,6 +174,7 @@ def run_worker(rank: int, folder: str) -> None:
         assert x.grad is not None and norm.weight.grad is not None
         result = [y.detach(), x.grad, norm.weight.grad, norm.running_mean, norm.running_var]
         torch.save(result, f"{folder}/{index}-{rank}.pt")
+    dist.barrier()
     dist.destroy_process_group()
 
 
