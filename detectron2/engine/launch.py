@@ -156,8 +156,8 @@ def _run_joined(main_func: Callable[..., Any], num_local: int, args: tuple[Any, 
     # Nobody starts the real work before all have arrived: a slow starter would look like a hang later.
     comm.synchronize()
     result = main_func(*args)
-    # Only after success: after a failure the other processes may wait in a collective that never ends. Together:
-    # gloo can abort a process whose peer closes the connection while it is still at work on it.
+    # Only after success: after a failure the other processes may wait in a collective that never ends. And
+    # together: gloo can abort a process whose peer closes the connection while it is still at work on it.
     comm.synchronize()
     dist.destroy_process_group()
     return result
