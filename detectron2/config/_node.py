@@ -24,6 +24,9 @@ from detectron2.config.compat import (
 from detectron2.utils.file_io import PathManager
 from detectron2.utils.user_errors import suggest_files
 
+REMOTE_BASE_VARIABLE = "DETECTRON2_REMOTE_BASE"
+"""Environment variable; any value but "" and "0" lets `_BASE_` name files of another place than its own."""
+
 _MORE_TYPES: dict[str, tuple[type, ...]] = {"MODEL.RES2NET.STAGE_POOL": (str, bool)}
 """Keys that hold values of several types; every other key keeps the type of its default."""
 
@@ -47,8 +50,8 @@ class CfgNode(_CfgNode):
 
         Args:
             filename: path, or an address that the path manager knows. `_BASE_` is one path or a list of them,
-                of which later ones win; it is relative to the file that says it, may start with `~`, or be an
-                address.
+                of which later ones win; it is relative to the file that says it, or may start with `~`. An
+                address is followed from a file of the same host only, unless DETECTRON2_REMOTE_BASE is set.
             allow_unsafe: kept for callers that pass it; it changes nothing, files are never read unsafely.
 
         Returns:
@@ -231,7 +234,9 @@ class _FileReader:
                 raise ValueError(f"{filename}: {BASE_KEY} must be a path or a list of paths, got {bases!r}")
             base = os.path.expanduser(base)
             # os.path.join leaves an absolute path alone.
-            yield base if "://" in base else os.path.join(os.path.dirname(filename), base)
+            base = base if "://" in base else os.path.join(os.path.dirname(filename), base)
+            _require_same_place(base, filename)
+            yield base
 
     def _override(
         self,
@@ -255,6 +260,22 @@ class _FileReader:
             target[key] = value
             if origin is not None:
                 self._origin[full_key] = origin
+
+
+def _place(filename: str) -> str:
+    """Scheme and host of an address, empty for what lies on this machine."""
+    scheme, found, rest = filename.partition("://")
+    return f"{scheme}://{rest.partition('/')[0]}" if found and scheme != "file" else ""
+
+
+def _require_same_place(base: str, filename: str) -> None:
+    """Keep a config that is read from making us read from elsewhere."""
+    if _place(base) == _place(filename) or os.environ.get(REMOTE_BASE_VARIABLE, "") not in ("", "0"):
+        return
+    raise ValueError(
+        f"{filename}: {BASE_KEY} names {base}, which lies in another place than the file itself. Save both in"
+        f" one place, or set {REMOTE_BASE_VARIABLE}=1 to allow it for files that you trust."
+    )
 
 
 def _merge(

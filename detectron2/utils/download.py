@@ -9,10 +9,12 @@ import re
 import time
 from contextlib import suppress
 from email.message import Message
-from http.client import HTTPException
+from http.client import HTTPException, HTTPMessage
 from pathlib import Path
+from typing import IO
 from urllib.error import HTTPError, URLError
-from urllib.request import Request, urlopen
+from urllib.parse import urlsplit
+from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from tqdm import tqdm
 
@@ -23,6 +25,10 @@ logger = logging.getLogger(__name__)
 UNCHECKED_VARIABLE = "DETECTRON2_UNCHECKED_DOWNLOADS"
 """Environment variable; any value but "" and "0" accepts files that do not match the digest in their name."""
 
+LIMIT_VARIABLE = "DETECTRON2_MAX_DOWNLOAD_GB"
+"""Environment variable; the largest file that is downloaded, in 10^9 bytes. 20 when it is not set."""
+
+_DEFAULT_LIMIT_GB = 20.0
 _RETRY_DELAYS = (1.0, 2.0, 4.0)  # seconds to wait after failures in a row that brought nothing
 _TIMEOUT = 60.0  # seconds without a byte
 _CHUNK = 1 << 20
@@ -30,6 +36,24 @@ _CHUNK = 1 << 20
 _BUSY = {408, 425, 429, 500, 502, 503, 504}
 _NETWORK_ERRORS = (URLError, HTTPException, ConnectionError, TimeoutError)
 _NAMED_DIGEST = re.compile(r"_([0-9a-f]{6,64})\.\w+$")
+
+
+class _SameSchemeRedirects(HTTPRedirectHandler):
+    """Follow redirects, but not from https to http, nor to any other kind of address."""
+
+    def redirect_request(
+        self, req: Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
+    ) -> Request | None:
+        if urlsplit(newurl).scheme != req.type:
+            raise ValueError(
+                f"Cannot download {req.full_url}: the server sends on to {newurl!r}. Only redirects to"
+                f" another {req.type} address are followed; if you trust that one, use it as the address."
+            )
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+class _TooLargeError(ValueError):
+    """The file is larger than the user allows."""
 
 
 class _Part:
@@ -76,12 +100,17 @@ def download(url: str, target: str, *, check_name: bool = False, hint: str = "")
     Raises:
         FileNotFoundError: the server does not have the file.
         ConnectionError: the connection failed again and again.
-        ValueError: the content does not match the name; nothing is kept of it.
+        ValueError: the content does not match the name or is larger than allowed; nothing is kept of it. Or
+            the server redirects to another kind of address.
     """
     part = _Part(target)
     is_resumed = part.size > 0
     logger.info("Downloading %s to %s", url, target)
-    _fetch(url, part, hint)
+    try:
+        _fetch(url, part, hint)
+    except _TooLargeError:
+        part.discard()
+        raise
     if check_name:
         try:
             check_named_digest(part.path, os.path.basename(target))
@@ -130,7 +159,7 @@ def _append(url: str, part: _Part) -> bool:
         if part.version:
             request.add_header("If-Range", part.version)
     try:
-        response = urlopen(request, timeout=_TIMEOUT)
+        response = build_opener(_SameSchemeRedirects()).open(request, timeout=_TIMEOUT)
     except HTTPError as error:
         if error.code != 416 or not start:
             raise
@@ -149,6 +178,9 @@ def _append(url: str, part: _Part) -> bool:
         elif first != start:
             part.start_over()
             return False
+        limit = _size_limit()
+        if total is not None and total > limit:
+            raise _too_large(url, limit)
         with (
             open(part.path, "ab") as file,
             tqdm(
@@ -162,12 +194,33 @@ def _append(url: str, part: _Part) -> bool:
         ):
             try:
                 while chunk := response.read(_CHUNK):
+                    if file.tell() + len(chunk) > limit:
+                        raise _too_large(url, limit)
                     file.write(chunk)
                     bar.update(len(chunk))
             finally:
                 file.flush()
                 os.fsync(file.fileno())
     return total is None or part.size == total
+
+
+def _size_limit() -> float:
+    """Bytes of the largest file that is downloaded."""
+    text = os.environ.get(LIMIT_VARIABLE, "")
+    try:
+        gigabytes = float(text) if text else _DEFAULT_LIMIT_GB
+    except ValueError:
+        gigabytes = -1.0
+    if not gigabytes >= 0:
+        raise ValueError(f"{LIMIT_VARIABLE} must be a number of gigabytes, got {text!r}")
+    return gigabytes * 1e9
+
+
+def _too_large(url: str, limit: float) -> ValueError:
+    return _TooLargeError(
+        f"Cannot download {url}: the file is larger than {limit / 1e9:g} GB. If it should be,"
+        f" raise {LIMIT_VARIABLE}."
+    )
 
 
 def _content_range(headers: Message) -> tuple[int | None, int | None]:

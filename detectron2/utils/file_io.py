@@ -6,8 +6,10 @@ Environment variables:
                        as in their address, behind the host (`detectron2/COCO-Keypoints/...`) or behind
                        `detectron2/`; those with a digest in their name may also lie in the folder itself.
     DETECTRON2_MIRROR  an address that takes the place of the host of the model zoo.
-    DETECTRON2_UNCHECKED_DOWNLOADS  see `detectron2.utils.download`.
-    FVCORE_CACHE       where downloads are kept; ~/.torch/iopath_cache otherwise.
+    DETECTRON2_UNCHECKED_DOWNLOADS, DETECTRON2_MAX_DOWNLOAD_GB  see `detectron2.utils.download`.
+    FVCORE_CACHE       where downloads are kept, all in one folder (`detectron2.utils.paths.flat_name`);
+                       ~/.torch/iopath_cache otherwise. What other packages left there in folders is found
+                       when DETECTRON2_MODELS names it.
 """
 
 from __future__ import annotations
@@ -21,10 +23,12 @@ from typing import IO, Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from iopath.common.file_io import OneDrivePathHandler, PathHandler, file_lock, get_cache_dir
+from iopath.common.file_io import OneDrivePathHandler as _OneDriveAddresses
+from iopath.common.file_io import PathHandler, file_lock, get_cache_dir
 from iopath.common.file_io import PathManager as PathManagerBase
 
 from .download import download, has_named_digest
+from .paths import flat_name, path_within
 
 __all__ = ["PathHandler", "PathManager", "atomic_write"]
 
@@ -46,7 +50,7 @@ class DownloadHandler(PathHandler):
         is_zoo = path.startswith(_ZOO_HOST)
         if is_zoo and not force and (found := _find_in_folder(path)):
             return found
-        target = os.path.join(get_cache_dir(cache_dir), *_cache_parts(path))
+        target = path_within(get_cache_dir(cache_dir), flat_name(path))
         if os.path.isfile(target) and not force:
             return target
         with file_lock(target):
@@ -62,15 +66,21 @@ class DownloadHandler(PathHandler):
         return open(self._get_local_path(path), mode, buffering=buffering, **kwargs)
 
 
-def _cache_parts(url: str) -> list[str]:
-    """Folders and name of an address below the cache; a host other than the zoo's has a folder of its own."""
-    parts = urlsplit(url)
-    path = posixpath.normpath("/" + parts.path).strip("/")  # no ".." leads out of the cache
-    name = path + (f"?{parts.query}" if parts.query else "")
-    if len(posixpath.basename(name)) > 200 or not name:
-        raise ValueError(f"cannot cache {url}: its last part should be a file name of 1 to 200 characters")
-    host = [] if url.startswith(_ZOO_HOST) else [parts.netloc.rpartition("@")[2].replace(":", "_")]
-    return host + name.split("/")
+class OneDriveHandler(DownloadHandler):
+    """Read short OneDrive addresses through the cache."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._addresses = _OneDriveAddresses()
+
+    def _get_supported_prefixes(self) -> list[str]:
+        return [_OneDriveAddresses.ONE_DRIVE_PREFIX]
+
+    def _get_local_path(
+        self, path: str, force: bool = False, cache_dir: str | None = None, **kwargs: Any
+    ) -> str:
+        direct = self._addresses.create_one_drive_direct_download(path)
+        return super()._get_local_path(direct, force=force, cache_dir=cache_dir, **kwargs)
 
 
 def _find_in_folder(url: str) -> str | None:
@@ -81,7 +91,7 @@ def _find_in_folder(url: str) -> str | None:
     names = [url.removeprefix(_ZOO_HOST), url.removeprefix(_ZOO_HOST).removeprefix("detectron2/")]
     if has_named_digest(url):
         names.append(posixpath.basename(url))
-    paths = (os.path.join(os.path.expanduser(folder), *name.split("/")) for name in names)
+    paths = (path_within(os.path.expanduser(folder), name) for name in names)
     return next(filter(os.path.isfile, paths), None)
 
 
@@ -156,7 +166,7 @@ PathManager = PathManagerBase()
 """The package's path manager. Register a handler here to read another kind of storage everywhere."""
 
 PathManager.register_handler(DownloadHandler())
-PathManager.register_handler(OneDrivePathHandler())
+PathManager.register_handler(OneDriveHandler())
 PathManager.register_handler(FileURLHandler())
 PathManager.register_handler(Detectron2Handler())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 from pathlib import Path
 from typing import Any
@@ -136,6 +137,36 @@ def test_base_may_be_absolute_or_in_the_home_folder(tmp_path: Path, monkeypatch:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     assert merged(tmp_path, f"_BASE_: {base}").SEED == 3
     assert merged(tmp_path, "_BASE_: ~/base.yaml").SEED == 3
+
+
+@pytest.mark.parametrize("base", ["http://127.0.0.1:9/b.yaml", "detectron2://b.yaml", "s3://bucket/b.yaml"])
+def test_local_file_does_not_make_us_read_from_the_network(tmp_path: Path, base: str) -> None:
+    with pytest.raises(ValueError, match="another place.*DETECTRON2_REMOTE_BASE"):
+        merged(tmp_path, f"_BASE_: {base}")
+
+
+def test_bases_of_a_file_from_the_network_come_from_its_host(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = {
+        "http://host/a/c.yaml": "_BASE_: ../b.yaml",
+        "http://host/a/../b.yaml": "SEED: 3",
+        "http://host/local.yaml": f"_BASE_: {write(tmp_path, 'base.yaml', 'SEED: 4')}",
+        "http://host/other.yaml": "_BASE_: http://host.evil/b.yaml",
+        "http://host.evil/b.yaml": "SEED: 5",
+    }
+
+    def open_file(name: str) -> io.StringIO:
+        return io.StringIO(files[name] if name in files else Path(name).read_text())
+
+    monkeypatch.setattr(CfgNode, "_open_cfg", open_file)
+    assert CfgNode.load_yaml_with_base("http://host/a/c.yaml") == {"SEED": 3}
+    for name in ("http://host/local.yaml", "http://host/other.yaml"):
+        with pytest.raises(ValueError, match="another place"):
+            CfgNode.load_yaml_with_base(name)
+    monkeypatch.setenv("DETECTRON2_REMOTE_BASE", "1")
+    assert CfgNode.load_yaml_with_base("http://host/other.yaml") == {"SEED": 5}
+    assert CfgNode.load_yaml_with_base("http://host/local.yaml") == {"SEED": 4}
 
 
 def test_of_several_bases_later_ones_win(tmp_path: Path) -> None:

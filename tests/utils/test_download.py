@@ -14,8 +14,10 @@ import pytest
 
 from detectron2.checkpoint import ModelCatalog
 from detectron2.utils import download as module
+from detectron2.utils import file_io
 from detectron2.utils.download import check_named_digest, download
 from detectron2.utils.file_io import PathManager, atomic_write
+from detectron2.utils.paths import flat_name, path_within
 
 DATA = bytes(range(256)) * 40
 DIGITS = hashlib.md5(DATA).hexdigest()[:6]
@@ -32,12 +34,19 @@ class Server:
     statuses: list[int] = field(default_factory=list)  # answers to the next requests, in place of a file
     honours_range: bool = True
     etag: str = '"one"'
+    redirects: dict[str, str] = field(default_factory=dict)
+    says_length: bool = True
     asked: list[tuple[str, str | None]] = field(default_factory=list)  # (path, Range header)
 
 
 def answer(server: Server, request: BaseHTTPRequestHandler) -> None:
     range_header = request.headers.get("Range")
     server.asked.append((request.path, range_header))
+    if request.path in server.redirects:
+        request.send_response(302)
+        request.send_header("Location", server.redirects[request.path])
+        request.end_headers()
+        return
     data = server.files.get(request.path)
     if server.statuses or data is None:
         request.send_error(server.statuses.pop(0) if server.statuses else 404)
@@ -56,7 +65,8 @@ def answer(server: Server, request: BaseHTTPRequestHandler) -> None:
     if start:
         request.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
     request.send_header("ETag", server.etag)
-    request.send_header("Content-Length", str(len(data) - start))
+    if server.says_length:
+        request.send_header("Content-Length", str(len(data) - start))
     request.end_headers()
     limit = server.cut_after.pop(0) if server.cut_after else len(data)
     request.wfile.write(data[start : start + limit])
@@ -98,7 +108,7 @@ def zoo(server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Simp
         cache=tmp_path / "cache",
         folder=tmp_path / "models",
         address=f"detectron2://A/{NAME}",
-        cached=tmp_path / "cache" / "detectron2" / "A" / NAME,
+        cached=tmp_path / "cache" / flat_name(f"https://dl.fbaipublicfiles.com/detectron2/A/{NAME}"),
     )
 
 
@@ -258,18 +268,118 @@ def test_plain_names_are_not_looked_up_flat(zoo: SimpleNamespace) -> None:
         PathManager.get_local_path("detectron2://A/model_final.pkl")
 
 
-def test_other_servers_have_folders_of_their_own_and_free_names(
-    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def files_below(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "/m/model_20200101.pth?v=2",
+        "/a/../../../b.pth",
+        "/x?/../../../../.bashrc",
+        "/x?../../../.bashrc",
+        "/..%2f..%2fb.pth",
+        "/a\\..\\..\\b.pth",
+        "/x#/../../../.bashrc",
+        "/",
+        "",
+        "/" + "long" * 100,
+    ],
+)
+def test_every_address_is_cached_as_one_file_inside_the_cache(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str
 ) -> None:
+    cache = tmp_path / "home" / "deep" / "cache"
+    monkeypatch.setenv("FVCORE_CACHE", str(cache))
+    asked = address.partition("#")[0] or "/"
+    server.files = {asked if asked.startswith("/") else "/" + asked: b"mine"}
+    path = Path(PathManager.get_local_path(server.url + address))
+    assert path.read_bytes() == b"mine"
+    assert path.parent == cache
+    assert files_below(tmp_path) <= {f"home/deep/cache/{path.name}", f"home/deep/cache/{path.name}.lock"}
+
+
+@pytest.mark.parametrize(
+    "url", ["http://../x", "http://../../x/y", "ftp://../.bashrc", "http://a@../.bashrc"]
+)
+def test_host_of_an_address_makes_no_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    cache = tmp_path / "home" / "deep" / "cache"
+    monkeypatch.setenv("FVCORE_CACHE", str(cache))
+    monkeypatch.setattr(module, "_RETRY_DELAYS", ())
+    with pytest.raises((OSError, ValueError)):
+        PathManager.get_local_path(url)
+    assert {Path(name).parent for name in files_below(tmp_path)} <= {Path("home/deep/cache")}
+
+
+def test_short_onedrive_address_stays_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FVCORE_CACHE", str(tmp_path))
-    server.files = {"/m/model_20200101.pth?v=2": b"mine", "/a/../../../b.pth": b"up"}
-    path = PathManager.get_local_path(f"{server.url}/m/model_20200101.pth?v=2")
-    assert Path(path).read_bytes() == b"mine"
-    host = server.url.removeprefix("http://").replace(":", "_")
-    assert Path(path).parent == tmp_path / host / "m"
-    assert Path(PathManager.get_local_path(f"{server.url}/a/../../../b.pth")) == tmp_path / host / "b.pth"
-    with pytest.raises(ValueError, match="file name"):
-        PathManager.get_local_path(server.url)
+    asked: list[str] = []
+
+    def fetch(url: str, target: str, **options: object) -> None:
+        asked.append(url)
+        Path(target).write_bytes(b"x")
+
+    monkeypatch.setattr(file_io, "download", fetch)
+    path = Path(PathManager.get_local_path("https://1drv.ms/u/s!/../../../.bashrc"))
+    assert path.parent == tmp_path
+    assert asked[0].startswith("https://api.onedrive.com/v1.0/shares/u!")
+
+
+def test_addresses_that_differ_anywhere_have_different_files() -> None:
+    addresses = [
+        "http://a/x.pth",
+        "https://a/x.pth",
+        "http://b/x.pth",
+        "http://a/x.pth?v=1",
+        "http://a/y/x.pth",
+    ]
+    names = {flat_name(address) for address in addresses}
+    assert len(names) == len(addresses)
+    assert all(name.endswith("-x.pth") and "/" not in name for name in names)
+
+
+def test_name_in_the_folder_of_files_cannot_climb_out(zoo: SimpleNamespace, tmp_path: Path) -> None:
+    zoo.folder.mkdir()
+    (tmp_path / "secret").write_bytes(b"secret")
+    with pytest.raises(ValueError, match="leads out of it"):
+        PathManager.get_local_path("detectron2://../../secret")
+    (zoo.folder / "link").symlink_to(tmp_path)
+    with pytest.raises(ValueError, match="leads out of it"):
+        path_within(str(zoo.folder), "link/secret")
+
+
+@pytest.mark.parametrize("target", ["https://{host}/b", "ftp://{host}/b", "file:///etc/passwd"])
+def test_redirect_to_another_kind_of_address_is_refused(server: Server, tmp_path: Path, target: str) -> None:
+    server.redirects = {"/a": target.format(host=server.url.removeprefix("http://")), "/c": server.url + "/d"}
+    server.files = {"/b": b"elsewhere", "/d": b"same kind"}
+    with pytest.raises((ValueError, OSError), match="sends on to|not allowed"):
+        download(f"{server.url}/a", str(tmp_path / "a"))
+    assert not (tmp_path / "a").exists()
+    download(f"{server.url}/c", str(tmp_path / "c"))
+    assert (tmp_path / "c").read_bytes() == b"same kind"
+
+
+@pytest.mark.parametrize("says_length", [True, False])
+def test_download_stops_at_the_size_that_is_allowed(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, says_length: bool
+) -> None:
+    server.says_length = says_length
+    monkeypatch.setenv("DETECTRON2_MAX_DOWNLOAD_GB", str((len(DATA) - 1) / 1e9))
+    with pytest.raises(ValueError, match="DETECTRON2_MAX_DOWNLOAD_GB"):
+        download(f"{server.url}/{NAME}", str(tmp_path / NAME))
+    assert files_in(tmp_path) == []
+    monkeypatch.setenv("DETECTRON2_MAX_DOWNLOAD_GB", str(len(DATA) / 1e9))
+    download(f"{server.url}/{NAME}", str(tmp_path / NAME))
+    assert (tmp_path / NAME).read_bytes() == DATA
+    monkeypatch.setenv("DETECTRON2_MAX_DOWNLOAD_GB", "much")
+    with pytest.raises(ValueError, match="number of gigabytes"):
+        download(f"{server.url}/{NAME}", str(tmp_path / "again"))
+
+
+def test_addresses_can_only_be_read(server: Server) -> None:
     with pytest.raises(ValueError, match="only be read"):
         PathManager.open(f"{server.url}/m/x", "w")
 
@@ -278,7 +388,7 @@ def test_cache_made_by_another_user_can_be_read_only(zoo: SimpleNamespace) -> No
     zoo.cached.parent.mkdir(parents=True)
     zoo.cached.write_bytes(DATA)
     assert PathManager.get_local_path(zoo.address) == str(zoo.cached)
-    assert files_in(zoo.cached.parent) == [NAME]  # not even a lock
+    assert files_in(zoo.cached.parent) == [zoo.cached.name]  # not even a lock
 
 
 def test_file_addresses_are_local_paths(tmp_path: Path) -> None:
