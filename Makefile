@@ -37,7 +37,7 @@ $(STAMP): pyproject.toml setup.py constraints.txt $(CLANG_SOURCES)
 	$(PIP_INSTALL) '$(TORCH)' --no-build-isolation -e '.[dev]'
 	rm -f $(VENV)/.installed-*
 	touch $@
-	@$(BIN)/python -c 'from detectron2.layers import _extension as e; print("Compiled operators:", e.missing_reason() or "built")'
+	@$(BIN)/python -c 'from detectron2.layers import extension as e; print("Compiled operators:", e.missing_reason() or "built")'
 
 quickstart: $(STAMP)
 	$(BIN)/python tools/quickstart.py

@@ -22,8 +22,8 @@ from typing import Any
 from PIL import Image
 from tqdm import tqdm
 
-from detectron2.data._panoptic_png import LABEL_OF_THINGS, draw_labels, read_panoptic_ids
 from detectron2.data.datasets.builtin_meta import separated_panoptic_meta
+from detectron2.data.detection_utils.panoptic_png import LABEL_OF_THINGS, draw_labels, read_panoptic_ids
 from detectron2.utils.file_io import atomic_write
 
 SPLITS = ("train2017", "val2017", "val2017_100")

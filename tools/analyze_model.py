@@ -22,15 +22,11 @@ import torch
 import tqdm
 from torch import nn
 
+from detectron2.analysis import activation_count_operators, flop_count_operators, parameter_count_table
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode, LazyConfig, get_cfg, instantiate
 from detectron2.data import build_detection_test_loader
 from detectron2.modeling import build_model
-from detectron2.utils.analysis import (
-    activation_count_operators,
-    flop_count_operators,
-    parameter_count_table,
-)
 from detectron2.utils.logger import setup_logger
 from detectron2.utils.user_errors import exit_on_user_error
 

@@ -24,9 +24,9 @@ from tabulate import tabulate
 from torch import Tensor
 
 from detectron2.layers import (
-    _extension,
     batched_nms,
     deform_conv,
+    extension,
     mask_ops,
     modulated_deform_conv,
     nms,
@@ -140,7 +140,7 @@ def both_passes(
 
         def run() -> Any:
             # The graph is made where it is first used: with or without compiled operators.
-            key = bool(_extension._KERNELS)
+            key = bool(extension._KERNELS)
             if key not in graphs:
                 graphs[key] = function(*leaves)
             output = graphs[key]
@@ -166,11 +166,11 @@ def seconds(work: Work, device: torch.device) -> float:
 
 def time_task(task: Task, device: torch.device, rounds: int) -> dict[str, float]:
     """Median milliseconds of each contender."""
-    without_operators = mock.patch.dict(_extension._KERNELS, clear=True)
+    without_operators = mock.patch.dict(extension._KERNELS, clear=True)
     times: dict[str, list[float]] = {}
     for index in range(rounds + 1):  # the first one warms up
         contenders: dict[str, float] = {}
-        if not _extension.missing_reason():
+        if not extension.missing_reason():
             contenders["compiled"] = seconds(task.ours, device)
         with without_operators:
             contenders["plain PyTorch"] = seconds(task.ours, device)
@@ -224,8 +224,8 @@ def main() -> None:
         "torchvision / compiled",
     ]
     print(f"torch {torch.__version__}, {device}, {torch.get_num_threads()} threads")
-    if _extension.missing_reason():
-        print(f"Compiled operators: {_extension.missing_reason()}")
+    if extension.missing_reason():
+        print(f"Compiled operators: {extension.missing_reason()}")
     print(
         tabulate(
             rows, headers, tablefmt="github", floatfmt=("", ".2f", ".2f", ".2f", ".1f", ".1f"), missingval="-"

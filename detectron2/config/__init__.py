@@ -4,11 +4,11 @@ from typing import TYPE_CHECKING, Any
 
 from .compat import downgrade_config as downgrade_config
 from .compat import upgrade_config as upgrade_config
-from .config import CfgNode as CfgNode
-from .config import configurable as configurable
-from .config import get_cfg as get_cfg
-from .config import global_cfg as global_cfg
-from .config import set_global_cfg as set_global_cfg
+from .config.construction import configurable as configurable
+from .config.default_config import get_cfg as get_cfg
+from .config.default_config import global_cfg as global_cfg
+from .config.default_config import set_global_cfg as set_global_cfg
+from .config.node import CfgNode as CfgNode
 from .instantiate import instantiate as instantiate
 
 if TYPE_CHECKING:

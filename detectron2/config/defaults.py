@@ -6,7 +6,7 @@ bounds. `get_cfg()` returns a copy of this tree.
 
 from __future__ import annotations
 
-from detectron2.config._node import CfgNode as CN
+from detectron2.config.config.node import CfgNode as CN
 
 _BACKBONE = {
     # Registered builder of the network that turns images into feature maps.
@@ -458,7 +458,7 @@ _TEST = {
     "PRECISE_BN": {"ENABLED": False, "NUM_ITER": 200},
 }
 
-_C = CN(
+DEFAULTS = CN(
     {
         # Version of the keys; files of older versions are upgraded while they are read.
         "VERSION": 2,
@@ -483,3 +483,6 @@ _C = CN(
         "GLOBAL": {"HACK": 1.0},
     }
 )
+
+# The name under which projects import the tree to add keys.
+_C = DEFAULTS

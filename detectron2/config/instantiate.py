@@ -23,7 +23,7 @@ def dump_dataclass(obj: Any) -> dict[str, Any]:
     """
     if not dataclasses.is_dataclass(obj) or isinstance(obj, type):
         raise TypeError(f"expected an instance of a dataclass, got {obj!r}")
-    config: dict[str, Any] = {"_target_": _dotted_path(type(obj))}
+    config: dict[str, Any] = {"_target_": dotted_path(type(obj))}
     for field in dataclasses.fields(obj):
         if field.init:
             config[field.name] = _dump_field(getattr(obj, field.name))
@@ -38,7 +38,7 @@ def _dump_field(value: Any) -> Any:
     return value
 
 
-def _dotted_path(target: Any) -> str:
+def dotted_path(target: Any) -> str:
     """The path that `locate` finds a class or function by."""
     return f"{target.__module__}.{target.__qualname__}"
 
@@ -91,7 +91,7 @@ def _call_target(cfg: Mapping[str, Any]) -> Any:
     if isinstance(target, str):
         name, target = target, locate(target)
     else:
-        name = _dotted_path(target) if hasattr(target, "__qualname__") else repr(target)
+        name = dotted_path(target) if hasattr(target, "__qualname__") else repr(target)
     if not callable(target):
         raise TypeError(f"_target_ must be a callable or the dotted path of one, got {name!r}")
     try:

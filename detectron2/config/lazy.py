@@ -27,8 +27,8 @@ from typing import Any
 import yaml
 from omegaconf import DictConfig, ListConfig, OmegaConf, SCMode
 
-from detectron2.config._yaml import evaluate_literal, load_yaml
-from detectron2.config.instantiate import _dotted_path, dump_dataclass
+from detectron2.config.config.yaml_reader import evaluate_literal, load_yaml
+from detectron2.config.instantiate import dotted_path, dump_dataclass
 from detectron2.utils.file_io import PathManager, atomic_write
 
 logger = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ class LazyCall:
         target = self._target
         if is_dataclass(target):
             # omegaconf would read the class itself as a schema.
-            target = _dotted_path(target)
+            target = dotted_path(target)
         # "_target_" goes first, where a reader looks for it.
         call: dict[Any, Any] = {"_target_": target, **kwargs}
         return DictConfig(call, flags={"allow_objects": True})
@@ -286,14 +286,14 @@ def _to_yaml_types(value: Any, path: tuple[str, ...], unsaved: list[str]) -> Any
     if is_dataclass(value) and not isinstance(value, type):
         return _to_yaml_types(dump_dataclass(value), path, unsaved)
     if callable(value) and pydoc.locate(_dotted_path_or_text(value)) is value:
-        return _dotted_path(value)
+        return dotted_path(value)
     unsaved.append(".".join(path))
     return str(value)
 
 
 def _dotted_path_or_text(value: Any) -> str:
     has_path = hasattr(value, "__qualname__") and hasattr(value, "__module__")
-    return _dotted_path(value) if has_path else str(value)
+    return dotted_path(value) if has_path else str(value)
 
 
 _WORDS = {"null": None, "true": True, "false": False, "nan": math.nan, "inf": math.inf, "-inf": -math.inf}

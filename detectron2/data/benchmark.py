@@ -13,7 +13,7 @@ from torch.utils import data
 
 from detectron2.utils import comm
 
-from ._loaders import build_batch_data_loader
+from .build.loaders import build_batch_data_loader
 from .common import DatasetFromList, MapDataset
 from .samplers.distributed_sampler import TrainingSampler
 

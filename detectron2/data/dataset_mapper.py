@@ -10,14 +10,22 @@ from typing import Any
 import numpy as np
 import torch
 
-from detectron2.config.config import configurable
+from detectron2.config.config.construction import configurable
 from detectron2.structures.boxes import BoxMode
 
-from . import _annotations, _image_io, _metadata_queries
-from ._panoptic_png import read_panoptic_ids
-from ._sem_seg import read_sem_seg
-from .transforms._cropping import RandomCrop
+from .detection_utils.annotations import (
+    annotations_to_instances,
+    annotations_to_instances_rotated,
+    filter_empty_instances,
+    transform_instance_annotations,
+    transform_proposals,
+)
+from .detection_utils.image_io import SizeMismatchError, check_image_size, read_image
+from .detection_utils.metadata_queries import create_keypoint_hflip_indices
+from .detection_utils.panoptic_png import read_panoptic_ids
+from .detection_utils.sem_seg import read_sem_seg
 from .transforms.augmentation import AugInput, Augmentation, AugmentationList
+from .transforms.augmentation_impl.cropping import RandomCrop
 from .transforms.build import build_augmentation
 from .transforms.transform import Transform, TransformList
 
@@ -100,9 +108,7 @@ class DatasetMapper:
             "use_rotated_boxes": cfg.MODEL.PROPOSAL_GENERATOR.NAME == "RRPN",
         }
         if cfg.MODEL.KEYPOINT_ON:
-            arguments["keypoint_hflip_indices"] = _metadata_queries.create_keypoint_hflip_indices(
-                cfg.DATASETS.TRAIN
-            )
+            arguments["keypoint_hflip_indices"] = create_keypoint_hflip_indices(cfg.DATASETS.TRAIN)
         if cfg.MODEL.LOAD_PROPOSALS:
             split = "TRAIN" if is_train else "TEST"
             arguments["precomputed_proposal_topk"] = cfg.DATASETS[f"PRECOMPUTED_PROPOSAL_TOPK_{split}"]
@@ -114,7 +120,7 @@ class DatasetMapper:
         try:
             return self._map(dataset_dict)
         except (FileNotFoundError, ValueError) as e:
-            if "dataset_name" not in dataset_dict or isinstance(e, _image_io.SizeMismatchError):
+            if "dataset_name" not in dataset_dict or isinstance(e, SizeMismatchError):
                 raise
             kind = FileNotFoundError if isinstance(e, FileNotFoundError) else ValueError
             raise kind(
@@ -122,8 +128,8 @@ class DatasetMapper:
             ) from e
 
     def _map(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
-        image = _image_io.read_image(dataset_dict["file_name"], format=self.image_format)
-        _image_io.check_image_size(dataset_dict, image)
+        image = read_image(dataset_dict["file_name"], format=self.image_format)
+        check_image_size(dataset_dict, image)
         panoptic_ids = self._read_panoptic_ids(dataset_dict)
         aug_input = AugInput(image, sem_seg=read_sem_seg(dataset_dict, panoptic_ids))
         for source in ("sem_seg_file_name", "sem_seg_labels"):
@@ -135,9 +141,7 @@ class DatasetMapper:
             dataset_dict["sem_seg"] = torch.from_numpy(aug_input.sem_seg.astype(np.int64))
 
         if self.proposal_topk is not None:
-            _annotations.transform_proposals(
-                dataset_dict, image_size, transforms, proposal_topk=self.proposal_topk
-            )
+            transform_proposals(dataset_dict, image_size, transforms, proposal_topk=self.proposal_topk)
         if not self.is_train:
             dataset_dict.pop("annotations", None)
         elif "annotations" in dataset_dict:
@@ -153,7 +157,7 @@ class DatasetMapper:
         ids = read_panoptic_ids(dataset_dict["pan_seg_file_name"])
         expected = (dataset_dict["height"], dataset_dict["width"])
         if ids.shape != expected:
-            raise _image_io.SizeMismatchError(
+            raise SizeMismatchError(
                 f"Panoptic PNG {dataset_dict['pan_seg_file_name']!r} is {ids.shape[1]} x {ids.shape[0]} "
                 "(width x "
                 f"height), but image {dataset_dict['file_name']!r} is {expected[1]} x {expected[0]}."
@@ -182,15 +186,13 @@ class DatasetMapper:
             if self.use_rotated_boxes:
                 anno["bbox"] = BoxMode.convert(anno["bbox"], anno["bbox_mode"], BoxMode.XYWHA_ABS)
                 anno["bbox_mode"] = BoxMode.XYWHA_ABS
-            _annotations.transform_instance_annotations(
+            transform_instance_annotations(
                 anno, transforms, image_size, keypoint_hflip_indices=self.keypoint_hflip_indices
             )
         if self.use_rotated_boxes:
-            instances = _annotations.annotations_to_instances_rotated(annotations, image_size)
+            instances = annotations_to_instances_rotated(annotations, image_size)
         else:
-            instances = _annotations.annotations_to_instances(
-                annotations, image_size, mask_format=mask_format
-            )
+            instances = annotations_to_instances(annotations, image_size, mask_format=mask_format)
         if self.recompute_boxes and instances.has("gt_masks"):
             instances.gt_boxes = instances.gt_masks.get_bounding_boxes()
-        dataset_dict["instances"] = _annotations.filter_empty_instances(instances)
+        dataset_dict["instances"] = filter_empty_instances(instances)

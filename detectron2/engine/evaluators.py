@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
-from detectron2.config.config import CfgNode
+from detectron2.config.config.node import CfgNode
 from detectron2.data.catalog import MetadataCatalog
 from detectron2.evaluation.cityscapes_evaluation import CityscapesInstanceEvaluator, CityscapesSemSegEvaluator
-from detectron2.evaluation.coco_evaluation import COCOEvaluator
+from detectron2.evaluation.coco_evaluation.evaluator import COCOEvaluator
 from detectron2.evaluation.evaluator import DatasetEvaluator, DatasetEvaluators
 from detectron2.evaluation.lvis_evaluation import LVISEvaluator
-from detectron2.evaluation.panoptic_evaluation import COCOPanopticEvaluator
+from detectron2.evaluation.panoptic_evaluation.evaluator import COCOPanopticEvaluator
 from detectron2.evaluation.pascal_voc_evaluation import PascalVOCDetectionEvaluator
 from detectron2.evaluation.rotated_coco_evaluation import RotatedCOCOEvaluator
 from detectron2.evaluation.sem_seg_evaluation import SemSegEvaluator

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
-from detectron2.engine._loss_metrics import LossRecord, name_images, write_losses
+from detectron2.engine.loss_metrics import LossRecord, name_images, write_losses
 from detectron2.utils.events import EventStorage, get_event_storage
 from detectron2.utils.user_errors import describe_error, is_for_user
 

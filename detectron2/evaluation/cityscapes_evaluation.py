@@ -23,8 +23,8 @@ from PIL import Image
 
 from detectron2.data.catalog import MetadataCatalog
 from detectron2.data.datasets.builtin_meta import CITYSCAPES_CATEGORIES
-from detectron2.evaluation._tables import format_metrics_table
 from detectron2.evaluation.evaluator import DatasetEvaluator
+from detectron2.evaluation.tables import format_metrics_table
 from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from pycocotools.cocoeval import COCOeval
 
-from detectron2.evaluation._coco_engine import (
+from detectron2.evaluation.coco_evaluation.engine import (
     complete_annotations,
     params_to_settings,
     run_hotcoco_tables,

@@ -8,9 +8,9 @@ import warnings
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from detectron2.evaluation._coco_engine import complete_annotations
-from detectron2.evaluation._tables import format_metrics_table
-from detectron2.evaluation.coco_evaluation import COCOEvaluator
+from detectron2.evaluation.coco_evaluation.engine import complete_annotations
+from detectron2.evaluation.coco_evaluation.evaluator import COCOEvaluator
+from detectron2.evaluation.tables import format_metrics_table
 
 __all__ = ["LVISEvaluator"]
 

@@ -19,8 +19,8 @@ from xml.etree import ElementTree
 import numpy as np
 
 from detectron2.data.catalog import MetadataCatalog
-from detectron2.evaluation._tables import format_category_table, format_metrics_table
 from detectron2.evaluation.evaluator import DatasetEvaluator
+from detectron2.evaluation.tables import format_category_table, format_metrics_table
 from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 

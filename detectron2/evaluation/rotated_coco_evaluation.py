@@ -14,7 +14,7 @@ import torch
 from pycocotools.cocoeval import COCOeval
 from torch import Tensor
 
-from detectron2.evaluation.coco_evaluation import COCOEvaluator
+from detectron2.evaluation.coco_evaluation.evaluator import COCOEvaluator
 from detectron2.structures.boxes import BoxMode
 from detectron2.structures.instances import Instances
 from detectron2.structures.rotated_boxes import RotatedBoxes, pairwise_iou

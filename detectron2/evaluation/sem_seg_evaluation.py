@@ -19,12 +19,12 @@ import torch
 from numpy.typing import DTypeLike
 from PIL import Image
 
-from detectron2.data._sem_seg import read_sem_seg
 from detectron2.data.catalog import DatasetCatalog, MetadataCatalog
-from detectron2.evaluation._boundaries import keep_boundaries
-from detectron2.evaluation._coco_predictions import encode_masks
-from detectron2.evaluation._tables import format_category_table, format_metrics_table
+from detectron2.data.detection_utils.sem_seg import read_sem_seg
+from detectron2.evaluation.boundaries import keep_boundaries
+from detectron2.evaluation.coco_evaluation.predictions import encode_masks
 from detectron2.evaluation.evaluator import DatasetEvaluator
+from detectron2.evaluation.tables import format_category_table, format_metrics_table
 from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager, atomic_write
 

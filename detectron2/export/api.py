@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from detectron2.layers._extension import missing_reason
+from detectron2.layers.extension import missing_reason
 from detectron2.structures.boxes import Boxes
 from detectron2.structures.instances import Instances
 from detectron2.utils.file_io import atomic_write

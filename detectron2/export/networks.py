@@ -24,7 +24,7 @@ from detectron2.modeling.meta_arch.retinanet import RetinaNet
 from detectron2.modeling.proposal_generator.proposal_utils import top_per_level
 from detectron2.modeling.proposal_generator.rpn import RPN
 from detectron2.modeling.roi_heads.cascade_rcnn import CascadeROIHeads
-from detectron2.modeling.roi_heads.standard import StandardROIHeads
+from detectron2.modeling.roi_heads.roi_heads.standard import StandardROIHeads
 from detectron2.structures.boxes import Boxes
 
 Outputs = dict[str, Tensor]

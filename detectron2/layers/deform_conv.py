@@ -17,8 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ._extension import differentiate, fake_kernel, find_operator, needs_determinism
-from ._sampling import sum_rows, to_rows
+from .extension import differentiate, fake_kernel, find_operator, needs_determinism
+from .roi_sampling import sum_rows, to_rows
 from .wrappers import disable_torch_compiler
 
 _Pair = int | tuple[int, int]

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ._extension import fake_kernel, find_operator, is_concrete
+from .extension import fake_kernel, find_operator, is_concrete
 from .wrappers import disable_torch_compiler
 
 BYTES_PER_FLOAT = 4

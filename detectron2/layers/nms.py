@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ._extension import fake_kernel, find_operator, is_concrete
+from .extension import fake_kernel, find_operator, is_concrete
 from .rotated_boxes import pairwise_iou_rotated
 from .wrappers import disable_torch_compiler
 

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ._extension import differentiate, fake_kernel, find_operator, needs_determinism
-from ._sampling import check_roi_inputs, plan_chunks, sum_rows, to_rows
+from .extension import differentiate, fake_kernel, find_operator, needs_determinism
+from .roi_sampling import check_roi_inputs, plan_chunks, sum_rows, to_rows
 from .wrappers import disable_torch_compiler
 
 # Of an adaptive output cell along an axis: float32 cannot count further.

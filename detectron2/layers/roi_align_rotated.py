@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ._extension import differentiate, fake_kernel, find_operator, needs_determinism
-from ._sampling import check_roi_inputs, plan_chunks, sum_rows, to_rows
+from .extension import differentiate, fake_kernel, find_operator, needs_determinism
+from .roi_sampling import check_roi_inputs, plan_chunks, sum_rows, to_rows
 from .wrappers import disable_torch_compiler
 
 _MAX_SAMPLES = 1 << 10  # of an output cell along an axis; a larger box is sampled more coarsely

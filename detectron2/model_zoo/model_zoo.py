@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from detectron2.checkpoint.detection_checkpoint import DetectionCheckpointer
-from detectron2.config.config import CfgNode, get_cfg
+from detectron2.config.config.default_config import get_cfg
+from detectron2.config.config.node import CfgNode
 from detectron2.config.instantiate import instantiate
 from detectron2.config.lazy import LazyConfig
 from detectron2.modeling.meta_arch.build import build_model

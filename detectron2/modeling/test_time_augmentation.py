@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from detectron2.config.config import CfgNode, configurable
-from detectron2.data._image_io import read_image
+from detectron2.config.config.construction import configurable
+from detectron2.config.config.node import CfgNode
+from detectron2.data.detection_utils.image_io import read_image
 from detectron2.data.transforms import (
     Augmentation,
     NoOpTransform,

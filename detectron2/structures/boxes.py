@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ._collections import as_box_tensor, cat_tensors, pick_rows
+from .rows import as_box_tensor, cat_tensors, pick_rows
 
 RawBox = list[float] | tuple[float, ...] | Tensor | np.ndarray
 """One box of 4 or 5 numbers, or an array or tensor of N of them."""

@@ -18,8 +18,8 @@ from torch import Tensor
 from detectron2.layers.mask_ops import paste_masks_in_image
 from detectron2.layers.roi_align import roi_align
 
-from ._collections import cat_tensors, pick_rows
 from .boxes import Boxes
+from .rows import cat_tensors, pick_rows
 
 
 def polygon_area(x: np.ndarray, y: np.ndarray) -> float:

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from detectron2.layers.rotated_boxes import pairwise_iou_rotated
 
-from ._collections import as_box_tensor, cat_tensors, pick_rows
 from .boxes import Boxes
+from .rows import as_box_tensor, cat_tensors, pick_rows
 
 
 class RotatedBoxes(Boxes):

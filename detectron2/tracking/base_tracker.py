@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from detectron2.config.config import CfgNode, configurable
+from detectron2.config.config.construction import configurable
+from detectron2.config.config.node import CfgNode
 from detectron2.structures.instances import Instances
 from detectron2.utils.registry import Registry
 

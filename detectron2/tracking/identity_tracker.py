@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from detectron2.config.config import CfgNode, configurable
+from detectron2.config.config.construction import configurable
+from detectron2.config.config.node import CfgNode
 from detectron2.structures.boxes import pairwise_iou
 from detectron2.structures.instances import Instances
 

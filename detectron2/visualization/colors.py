@@ -67,7 +67,7 @@ def _make_palette() -> np.ndarray:
     return np.asarray(colors, dtype=np.float32)
 
 
-_COLORS = _make_palette()
+COLORS = _make_palette()
 """(80, 3) RGB."""
 
 
@@ -83,7 +83,7 @@ def colormap(rgb: bool = False, maximum: float = 255) -> np.ndarray:
     """
     if maximum not in (255, 1):
         raise ValueError(f"maximum should be 255 or 1, got {maximum}")
-    return np.ascontiguousarray(_COLORS if rgb else _COLORS[:, ::-1]) * np.float32(maximum)
+    return np.ascontiguousarray(COLORS if rgb else COLORS[:, ::-1]) * np.float32(maximum)
 
 
 def random_color(rgb: bool = False, maximum: float = 255) -> np.ndarray:
@@ -104,7 +104,7 @@ def random_colors(N: int, rgb: bool = False, maximum: float = 255) -> list[np.nd
 
 def palette_color(index: int) -> Color:
     """The palette's colour at an index, which wraps around."""
-    red, green, blue = _COLORS[index % _PALETTE_SIZE].tolist()
+    red, green, blue = COLORS[index % _PALETTE_SIZE].tolist()
     return red, green, blue
 
 

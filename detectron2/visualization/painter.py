@@ -24,11 +24,11 @@ from detectron2.visualization.labels import Box, keep_inside, place_label
 from detectron2.visualization.masks import innermost_point, mask_extent
 from detectron2.visualization.text import MIN_FONT_SIZE, rotate_coverage, text_coverage
 
-_SMALL_OBJECT_AREA_THRESH = 1000
-_LARGE_MASK_AREA_THRESH = 120000
-_OFF_WHITE = (1.0, 1.0, 240.0 / 255)
-_BLACK = (0.0, 0.0, 0.0)
-_RED = (1.0, 0.0, 0.0)
+SMALL_OBJECT_AREA_THRESH = 1000
+LARGE_MASK_AREA_THRESH = 120000
+OFF_WHITE = (1.0, 1.0, 240.0 / 255)
+BLACK = (0.0, 0.0, 0.0)
+RED = (1.0, 0.0, 0.0)
 
 _SMALL_OBJECT_HEIGHT = 0.08
 """Objects below this share of the picture's height get smaller labels."""
@@ -188,7 +188,7 @@ class Painter:
         corners = half @ turn + (cx, cy)  # y points down, hence the transposed rotation
         if not np.isfinite(corners).all():
             return self.output
-        thin = self._line_width if width * height >= _SMALL_OBJECT_AREA_THRESH * self.output.scale else 1.0
+        thin = self._line_width if width * height >= SMALL_OBJECT_AREA_THRESH * self.output.scale else 1.0
         color = parse_color(edge_color)
         self.output.stroke(corners[[1, 2, 3, 0]], color, width=thin, alpha=alpha, line_style=line_style)
         self.output.stroke(corners[[0, 1]], color, width=thin, alpha=alpha, line_style="--")
@@ -326,7 +326,7 @@ class Painter:
         areas = stats[1:, cv2.CC_STAT_AREA]
         if not len(areas):
             return
-        chosen = {int(areas.argmax()), *np.flatnonzero(areas > _LARGE_MASK_AREA_THRESH).tolist()}
+        chosen = {int(areas.argmax()), *np.flatnonzero(areas > LARGE_MASK_AREA_THRESH).tolist()}
         for index in sorted(chosen):
             part = parts == index + 1
             self.draw_label(text, mask_extent(part).tolist(), color, inner_point=innermost_point(part))

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from detectron2.data._panoptic_png import read_panoptic_ids
-from detectron2.data._sem_seg import read_sem_seg
 from detectron2.data.catalog import Metadata
+from detectron2.data.detection_utils.panoptic_png import read_panoptic_ids
+from detectron2.data.detection_utils.sem_seg import read_sem_seg
 from detectron2.structures.boxes import BoxMode
 from detectron2.structures.instances import Instances
 from detectron2.visualization.canvas import VisImage
@@ -31,10 +31,10 @@ from detectron2.visualization.inputs import (
 )
 from detectron2.visualization.labels import make_labels
 from detectron2.visualization.masks import GenericMask, innermost_point, mask_extent
-from detectron2.visualization.painter import _OFF_WHITE, _RED, Painter
+from detectron2.visualization.painter import OFF_WHITE, RED, Painter
 from detectron2.visualization.skeleton import make_skeleton
 
-_KEYPOINT_THRESHOLD = 0.05
+KEYPOINT_THRESHOLD = 0.05
 
 
 @unique
@@ -77,7 +77,7 @@ class Visualizer(Painter):
         super().__init__(img_rgb, scale, font_size_scale)
         self.metadata = metadata if metadata is not None else Metadata()
         self.cpu_device = torch.device("cpu")
-        self.keypoint_threshold = _KEYPOINT_THRESHOLD
+        self.keypoint_threshold = KEYPOINT_THRESHOLD
         self._instance_mode = instance_mode
 
     def draw_instance_predictions(self, predictions: Instances, jittering: bool = True) -> VisImage:
@@ -115,7 +115,7 @@ class Visualizer(Painter):
         area_threshold: float | None = None,
         alpha: float = 0.8,
         draw_text: bool = True,
-        edge_color: ColorLike | None = _OFF_WHITE,
+        edge_color: ColorLike | None = OFF_WHITE,
     ) -> VisImage:
         """Draw a semantic segmentation.
 
@@ -176,7 +176,7 @@ class Visualizer(Painter):
         stuff_colors = [self._category_color(category, "stuff") for category in stuff_classes]
         for segment, color in zip(stuff, stuff_colors):
             mask = label_map == segment["id"]
-            self.draw_binary_mask(mask, color, edge_color=_OFF_WHITE, alpha=alpha, area_threshold=0)
+            self.draw_binary_mask(mask, color, edge_color=OFF_WHITE, alpha=alpha, area_threshold=0)
 
         thing_classes = [int(s["category_id"]) for s in things]
         thing_colors = self._class_colors(thing_classes)
@@ -366,7 +366,7 @@ class Visualizer(Painter):
             (x0, y0), (x1, y1) = limb.start, limb.stop
             self.draw_line([x0, x1], [y0, y1], limb.color, linewidth=1.5 * self._line_width)
         for joint in joints:
-            self.draw_circle(joint, color=_RED, radius=1.5 * self._line_width + 1)
+            self.draw_circle(joint, color=RED, radius=1.5 * self._line_width + 1)
         return self.output
 
     def _draw_mask(self, mask: GenericMask, color: ColorLike, alpha: float) -> None:

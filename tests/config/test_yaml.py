@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from detectron2.config import get_cfg
-from detectron2.config._yaml import evaluate_literal, load_yaml
+from detectron2.config.config.yaml_reader import evaluate_literal, load_yaml
 
 
 def load(text: str) -> dict[str, Any]:

@@ -75,7 +75,7 @@ def test_timer_leaves_out_warmup_and_later_hooks(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     clock = [0.0]
-    monkeypatch.setattr("detectron2.engine._hooks.timing.time.perf_counter", lambda: clock[0])
+    monkeypatch.setattr("detectron2.engine.hooks.timing.time.perf_counter", lambda: clock[0])
 
     class Advance(HookBase):
         """The step takes 2 seconds and the hooks behind the timer 60."""

@@ -10,8 +10,8 @@ import torch
 import torch.distributed as dist
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.data._panoptic_png import read_panoptic_ids
-from detectron2.data._sem_seg import read_sem_seg
+from detectron2.data.detection_utils.panoptic_png import read_panoptic_ids
+from detectron2.data.detection_utils.sem_seg import read_sem_seg
 from detectron2.evaluation import (
     COCOEvaluator,
     COCOPanopticEvaluator,

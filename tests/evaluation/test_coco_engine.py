@@ -15,8 +15,13 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from detectron2.evaluation._coco_engine import CocoSettings, complete_annotations, make_coco, score_coco
 from detectron2.evaluation.coco_evaluation import COCOevalMaxDets
+from detectron2.evaluation.coco_evaluation.engine import (
+    CocoSettings,
+    complete_annotations,
+    make_coco,
+    score_coco,
+)
 from detectron2.evaluation.fast_eval_api import COCOeval_opt
 
 from .coco_fuzz import random_coco

@@ -15,9 +15,9 @@ import torch
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import COCOEvaluator
-from detectron2.evaluation._coco_predictions import encode_masks
-from detectron2.evaluation._proposal_recall import AREA_RANGES, average_recall, best_coverage
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
+from detectron2.evaluation.coco_evaluation.predictions import encode_masks
+from detectron2.evaluation.coco_evaluation.proposal_recall import AREA_RANGES, average_recall, best_coverage
 from detectron2.structures import BitMasks, Boxes, BoxMode, Instances, PolygonMasks
 
 from .coco_fuzz import random_coco

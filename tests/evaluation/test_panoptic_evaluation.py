@@ -16,7 +16,7 @@ from PIL import Image
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import COCOPanopticEvaluator
-from detectron2.evaluation._panoptic_quality import (
+from detectron2.evaluation.panoptic_evaluation.quality import (
     CategoryCounts,
     id_to_rgb,
     match_segments,

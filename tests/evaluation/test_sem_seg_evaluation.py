@@ -14,9 +14,9 @@ import torch
 from PIL import Image
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.data._sem_seg import read_sem_seg
+from detectron2.data.detection_utils.sem_seg import read_sem_seg
 from detectron2.evaluation import SemSegEvaluator
-from detectron2.evaluation._boundaries import keep_boundaries
+from detectron2.evaluation.boundaries import keep_boundaries
 
 NAMES = ["road", "tree", "moon"]
 GT = np.array([[0, 0, 1, 1], [0, 0, 1, 255]], dtype=np.uint8)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from detectron2.config import CfgNode, get_cfg
 from detectron2.export import export_onnx, export_program, make_network, to_instances
 from detectron2.layers import ShapeSpec
-from detectron2.layers._extension import missing_reason
+from detectron2.layers.extension import missing_reason
 from detectron2.modeling import META_ARCH_REGISTRY, Backbone, build_model
 from detectron2.modeling.backbone import BACKBONE_REGISTRY
 from detectron2.modeling.backbone.fpn import FPN, LastLevelMaxPool, LastLevelP6P7

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from detectron2.export.onnx_operators import STABLE_ONNX_OPSET_VERSION, make_translation_table
 from detectron2.layers import batched_nms, nms, roi_align
-from detectron2.layers._extension import missing_reason
+from detectron2.layers.extension import missing_reason
 
 MISSING = [name for name in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(name) is None]
 

@@ -17,7 +17,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from detectron2.layers import _extension, mask_ops, rotated_boxes
+from detectron2.layers import extension, mask_ops, rotated_boxes
 
 # By name, because the package exports functions of these names.
 nms, deform_conv, roi_align, roi_align_rotated = (
@@ -25,7 +25,7 @@ nms, deform_conv, roi_align, roi_align_rotated = (
     for name in ("nms", "deform_conv", "roi_align", "roi_align_rotated")
 )
 needs_operators = pytest.mark.skipif(
-    bool(_extension.missing_reason()), reason=f"no compiled operators: {_extension.missing_reason()}"
+    bool(extension.missing_reason()), reason=f"no compiled operators: {extension.missing_reason()}"
 )
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 8e-2}
 DTYPES = list(TOLERANCE)
@@ -348,7 +348,7 @@ def packet(name: str) -> Any:
 
 
 @needs_operators
-@pytest.mark.parametrize("name", _extension.OPERATORS)
+@pytest.mark.parametrize("name", extension.OPERATORS)
 def test_passes_the_checks_of_torch(name: str) -> None:
     result = torch.library.opcheck(packet(name), operator_arguments(name))
     assert set(result.values()) == {"SUCCESS"}
@@ -451,7 +451,7 @@ def test_gradients_do_not_depend_on_the_number_of_threads(name: str) -> None:
             results.append(gradients(operator.call, inputs, operator.num_differentiable)[0])
     finally:
         torch.set_num_threads(before)
-    if not _extension.missing_reason():
+    if not extension.missing_reason():
         assert torch.equal(*results)
     assert_agree(*results, 1e-5)
 
@@ -507,7 +507,7 @@ def test_a_box_of_astronomic_size_takes_no_astronomic_time() -> None:
 def test_indices_are_safe_beyond_two_to_the_31() -> None:
     """The last of three bitmaps lies beyond 2**31 bytes."""
     free = (os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")) >> 30
-    if _extension.missing_reason() or free < 6:
+    if extension.missing_reason() or free < 6:
         pytest.skip(f"needs compiled operators and 6 GiB of memory, {free} GiB are free")
     side = 30_000
     box = torch.tensor([[side - 300.0, side - 200.0, side, side]])
@@ -627,9 +627,9 @@ def test_exports_with_any_number_of_rows(name: str) -> None:
 
 @pytest.mark.gpu
 @needs_operators
-@pytest.mark.parametrize("name", _extension.OPERATORS)
+@pytest.mark.parametrize("name", extension.OPERATORS)
 def test_there_is_a_kernel_for_the_gpu(name: str) -> None:
-    found = _extension.find_operator(name, torch.device("cuda"))
+    found = extension.find_operator(name, torch.device("cuda"))
     assert found is not None or name == "paste_masks_rle"
 
 
@@ -658,7 +658,7 @@ def test_gpu_gradients_agree_with_the_cpu(name: str, kind: str, dtype: torch.dty
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("name", [name for name in _extension.OPERATORS if name != "paste_masks_rle"])
+@pytest.mark.parametrize("name", [name for name in extension.OPERATORS if name != "paste_masks_rle"])
 def test_gpu_passes_the_checks_of_torch(name: str) -> None:
     torch.library.opcheck(packet(name), operator_arguments(name, "cuda"))
 

@@ -146,10 +146,10 @@ def test_gpu_kernels_are_there_for_two_generations_and_for_later_ones(wheel: Pat
 USE_EVERY_OPERATOR = """
 import torch
 from detectron2 import layers
-from detectron2.layers import _extension
+from detectron2.layers import extension
 
 assert "{folder}" in layers.__file__, layers.__file__
-assert bool(_extension.missing_reason()) is not {compiled}, _extension.missing_reason()
+assert bool(extension.missing_reason()) is not {compiled}, extension.missing_reason()
 boxes = torch.tensor([[0.0, 0, 4, 4], [0, 0, 4, 4.5], [9, 9, 12, 12]])
 assert layers.nms(boxes, torch.tensor([0.9, 0.8, 0.7]), 0.5).tolist() == [0, 2]
 rois = torch.cat([torch.zeros(3, 1), boxes], dim=1)

@@ -164,7 +164,7 @@ def test_views_and_channels_last_maps() -> None:
 def test_many_boxes_are_pooled_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     features, rois = make_case()
     expected = roi_align(features, rois, (7, 7), 0.25, 0, True)
-    monkeypatch.setattr("detectron2.layers._sampling._MAX_ENTRIES", 2000)
+    monkeypatch.setattr("detectron2.layers.roi_sampling._MAX_ENTRIES", 2000)
     torch.testing.assert_close(roi_align(features, rois, (7, 7), 0.25, 0, True), expected)
 
 

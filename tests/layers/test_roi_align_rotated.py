@@ -119,5 +119,5 @@ def test_half_precision_returns_its_dtype(dtype: torch.dtype) -> None:
 def test_many_boxes_are_pooled_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     features, rois = make_case()
     expected = roi_align_rotated(features, rois, (3, 3), 0.25, 0)
-    monkeypatch.setattr("detectron2.layers._sampling._MAX_ENTRIES", 500)
+    monkeypatch.setattr("detectron2.layers.roi_sampling._MAX_ENTRIES", 500)
     torch.testing.assert_close(roi_align_rotated(features, rois, (3, 3), 0.25, 0), expected)

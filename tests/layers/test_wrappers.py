@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from detectron2.layers import _extension
+from detectron2.layers import extension
 from detectron2.layers.aspp import ASPP
 from detectron2.layers.batch_norm import FrozenBatchNorm2d
 from detectron2.layers.blocks import CNNBlockBase, DepthwiseSeparableConv2d
@@ -156,10 +156,10 @@ def test_aspp_names_what_it_cannot_do() -> None:
 
 
 def test_missing_operators_say_how_to_build_them() -> None:
-    reason = _extension.missing_reason()
+    reason = extension.missing_reason()
     assert not reason or "pip install" in reason or "D2_DISABLE_OPS" in reason
-    assert (_extension.find_operator("nms", torch.device("cpu")) is None) == bool(reason)
-    assert _extension.find_operator("no_such_operator", torch.device("cpu")) is None
+    assert (extension.find_operator("nms", torch.device("cpu")) is None) == bool(reason)
+    assert extension.find_operator("no_such_operator", torch.device("cpu")) is None
 
 
 def test_compiled_code_runs_disabled_functions_eagerly() -> None:

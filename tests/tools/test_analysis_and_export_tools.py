@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from detectron2.config import get_cfg
-from detectron2.layers._extension import missing_reason
+from detectron2.layers.extension import missing_reason
 
 LoadScript = Callable[[str], ModuleType]
 

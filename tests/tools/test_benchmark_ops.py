@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from detectron2.layers import _extension
+from detectron2.layers import extension
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "benchmark_ops.py"
 
@@ -24,7 +24,7 @@ def test_prints_a_row_for_each_task() -> None:
     assert len(rows) == 3
     compiled, plain = (cell.strip() for cell in rows[0].split("|")[2:4])
     assert float(plain) > 0
-    if _extension.missing_reason():
+    if extension.missing_reason():
         assert compiled == "-" and "Compiled operators:" in output
     else:
         assert float(compiled) > 0

@@ -173,7 +173,7 @@ def test_a_bug_keeps_its_traceback(shell: Shell, tmp_path: Path, monkeypatch: py
     def broken(*args: object) -> None:
         np.zeros(2).reshape(3)
 
-    monkeypatch.setattr("detectron2.engine._default_trainer.build_optimizer", broken)
+    monkeypatch.setattr("detectron2.engine.defaults.trainer.build_optimizer", broken)
     with pytest.raises(ValueError, match="cannot reshape"):
         shell(*arguments(tmp_path))
 

@@ -9,11 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from detectron2.config import get_cfg
-from detectron2.modeling import build_model
-from detectron2.structures import Boxes, Instances
-from detectron2.utils import analysis
-from detectron2.utils.analysis import (
+from detectron2 import analysis
+from detectron2.analysis import (
     FlopCountAnalysis,
     activation_count_operators,
     find_unused_parameters,
@@ -21,6 +18,9 @@ from detectron2.utils.analysis import (
     parameter_count,
     parameter_count_table,
 )
+from detectron2.config import get_cfg
+from detectron2.modeling import build_model
+from detectron2.structures import Boxes, Instances
 
 
 class Toy(nn.Module):

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from detectron2.utils import collect_env, serialize
+from detectron2 import collect_env
+from detectron2.utils import serialize
 from detectron2.utils.develop import create_dummy_class, create_dummy_func
 from detectron2.utils.memory import retry_if_cuda_oom
 from detectron2.utils.serialize import PicklableWrapper

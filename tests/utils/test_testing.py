@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from detectron2 import model_zoo
+from detectron2 import model_zoo, testing
 from detectron2.structures import Boxes, Instances
-from detectron2.utils import testing
 
 
 def make(boxes: list[list[float]], scores: list[float], size: Any = (4, 5)) -> Instances:

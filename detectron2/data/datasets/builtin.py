@@ -14,12 +14,12 @@ from typing import Any
 from detectron2.utils.registry import locate
 
 from ..catalog import DatasetCatalog, LazyValue, MetadataCatalog
-from ._files import Path, path_below
-from .builtin_meta import ADE20K_SEM_SEG_CATEGORIES, _get_builtin_metadata, separated_panoptic_meta
+from .builtin_meta import ADE20K_SEM_SEG_CATEGORIES, get_builtin_metadata, separated_panoptic_meta
 from .cityscapes import load_cityscapes_instances, load_cityscapes_semantic
 from .cityscapes_panoptic import register_all_cityscapes_panoptic
-from .coco import load_sem_seg, register_coco_instances
+from .coco.reader import load_sem_seg, register_coco_instances
 from .coco_panoptic import register_coco_panoptic, register_coco_panoptic_separated
+from .files import Path, path_below
 from .lvis import get_lvis_instances_meta, register_lvis_instances
 from .panoptic import DERIVED_KEYS, register_panoptic
 from .pascal_voc import register_pascal_voc
@@ -76,14 +76,14 @@ def register_all_coco(root: Path | None = None) -> None:
     for kind, splits in _PREDEFINED_SPLITS_COCO.items():
         for name, (image_root, json_file) in splits.items():
             register_coco_instances(
-                name, _get_builtin_metadata(kind), path_below(root, json_file), path_below(root, image_root)
+                name, get_builtin_metadata(kind), path_below(root, json_file), path_below(root, image_root)
             )
     for name, (panoptic_root, panoptic_json, stuff_root) in _PREDEFINED_SPLITS_COCO_PANOPTIC.items():
         image_root, instances_json = _PREDEFINED_SPLITS_COCO["coco"][name.removesuffix("_panoptic")]
         images, instances = path_below(root, image_root), path_below(root, instances_json)
         pngs, segments = path_below(root, panoptic_root), path_below(root, panoptic_json)
         separated, standard = (
-            _get_builtin_metadata(f"coco_panoptic_{way}") for way in ("separated", "standard")
+            get_builtin_metadata(f"coco_panoptic_{way}") for way in ("separated", "standard")
         )
         register_coco_panoptic_separated(
             name, separated, images, pngs, segments, path_below(root, stuff_root), instances
@@ -133,7 +133,7 @@ def register_all_cityscapes(root: Path | None = None) -> None:
     Args:
         root: folder that has ``cityscapes/``; DETECTRON2_DATASETS, looked up at loading time, by default.
     """
-    metadata = _get_builtin_metadata("cityscapes")
+    metadata = get_builtin_metadata("cityscapes")
     for name, folders in _RAW_CITYSCAPES_SPLITS.items():
         image_dir, gt_dir = (path_below(root, folder) for folder in folders)
         instances, semantic = (name.format(task=task) for task in ("instance_seg", "sem_seg"))

@@ -198,8 +198,12 @@ _META_OF = {
 }
 
 
-def _get_builtin_metadata(dataset_name: str) -> dict[str, Any]:
+def get_builtin_metadata(dataset_name: str) -> dict[str, Any]:
     """Metadata that all splits of a built-in data set share."""
     if dataset_name not in _META_OF:
         raise KeyError(f"No built-in metadata is called {dataset_name!r}; there is: {', '.join(_META_OF)}.")
     return _META_OF[dataset_name]()
+
+
+# The name under which projects import it.
+_get_builtin_metadata = get_builtin_metadata

@@ -23,8 +23,8 @@ from PIL import Image, ImageDraw
 from detectron2.structures.boxes import BoxMode
 from detectron2.utils.file_io import PathManager
 
-from ._files import Path, read_json
 from .builtin_meta import CITYSCAPES_CATEGORIES
+from .files import Path, read_json
 
 logger = logging.getLogger(__name__)
 

@@ -10,9 +10,9 @@ from typing import Any
 from detectron2.utils.file_io import PathManager
 
 from ..catalog import DatasetCatalog, MetadataCatalog
-from ._files import Path, path_below, read_json
 from .builtin_meta import CITYSCAPES_CATEGORIES
 from .cityscapes import iterate_images
+from .files import Path, path_below, read_json
 
 __all__ = ["get_cityscapes_panoptic_files", "load_cityscapes_panoptic", "register_all_cityscapes_panoptic"]
 

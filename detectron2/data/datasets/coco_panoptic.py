@@ -20,10 +20,10 @@ from typing import Any
 
 from detectron2.utils.file_io import PathManager
 
-from .._panoptic_png import LABEL_OF_THINGS
 from ..catalog import DatasetCatalog, MetadataCatalog
-from ._files import Path, read_json
-from .coco import load_coco_json, load_sem_seg
+from ..detection_utils.panoptic_png import LABEL_OF_THINGS
+from .coco.reader import load_coco_json, load_sem_seg
+from .files import Path, read_json
 
 logger = logging.getLogger(__name__)
 

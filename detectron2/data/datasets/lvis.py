@@ -13,9 +13,9 @@ from functools import partial
 from typing import Any
 
 from ..catalog import DatasetCatalog, LazyValue, MetadataCatalog
-from ._files import DataPath, Path, read_json
-from .builtin_meta import _get_builtin_metadata
-from .coco import AnnotationReader, check_from_command_line, group_by_image
+from .builtin_meta import get_builtin_metadata
+from .coco.reader import AnnotationReader, check_from_command_line, group_by_image
+from .files import DataPath, Path, read_json
 
 logger = logging.getLogger(__name__)
 
@@ -122,7 +122,7 @@ def get_lvis_instances_meta(dataset_name: str) -> dict[str, Any]:
         dataset_name: begins with "lvis_v1" or "lvis_v0.5"; with "cocofied" in it, COCO's 80 classes are used.
     """
     if "cocofied" in dataset_name:
-        return _get_builtin_metadata("coco")
+        return get_builtin_metadata("coco")
     for version, train_file in _TRAIN_FILES.items():
         if dataset_name.startswith(version):
             return {key: _FromLvisFile(DataPath(train_file), key) for key in _DERIVED_KEYS}

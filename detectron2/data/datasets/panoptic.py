@@ -12,11 +12,11 @@ import numpy as np
 
 from detectron2.structures.boxes import BoxMode
 
-from .._panoptic_png import LABEL_OF_THINGS, read_panoptic_ids
 from ..catalog import DatasetCatalog, LazyValue, MetadataCatalog
-from ._files import Path, read_json
+from ..detection_utils.panoptic_png import LABEL_OF_THINGS, read_panoptic_ids
 from .builtin_meta import separated_panoptic_meta
 from .coco_panoptic import iterate_panoptic_images
+from .files import Path, read_json
 
 logger = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from detectron2.structures.boxes import BoxMode
 from detectron2.utils.file_io import PathManager
 
 from ..catalog import DatasetCatalog, MetadataCatalog
-from ._files import Path
+from .files import Path
 
 __all__ = ["CLASS_NAMES", "load_voc_instances", "register_pascal_voc"]
 

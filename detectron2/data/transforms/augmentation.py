@@ -142,7 +142,7 @@ class _FixedAugmentation(Augmentation):
         return repr(self.tfm)
 
 
-def _transform_to_aug(tfm_or_aug: Augmentation | Transform) -> Augmentation:
+def transform_to_aug(tfm_or_aug: Augmentation | Transform) -> Augmentation:
     if isinstance(tfm_or_aug, Augmentation):
         return tfm_or_aug
     if isinstance(tfm_or_aug, Transform):
@@ -159,7 +159,7 @@ class AugmentationList(Augmentation):
             augs: augmentations or transforms.
         """
         super().__init__()
-        self.augs = [_transform_to_aug(aug) for aug in augs]
+        self.augs = [transform_to_aug(aug) for aug in augs]
 
     def __call__(self, aug_input: Any) -> TransformList:
         """Apply all to ``aug_input`` in place and return the transforms that were chosen."""
@@ -221,3 +221,7 @@ def apply_augmentations(
 apply_transform_gens = apply_augmentations
 StandardAugInput = AugInput
 TransformGen = Augmentation
+
+
+# The name under which projects import it.
+_transform_to_aug = transform_to_aug

@@ -8,9 +8,9 @@ import numpy as np
 
 from detectron2.structures.boxes import BoxMode
 
-from ._moving import RandomFlip
-from ._resizing import ResizeShortestEdge
 from .augmentation import Augmentation
+from .augmentation_impl.moving import RandomFlip
+from .augmentation_impl.resizing import ResizeShortestEdge
 from .transform import CropTransform
 
 

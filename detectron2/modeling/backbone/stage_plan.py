@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from detectron2.config.config import CfgNode
+from detectron2.config.config.node import CfgNode
 from detectron2.layers.blocks import CNNBlockBase
 
 BLOCKS_PER_STAGE: dict[int, tuple[int, ...]] = {

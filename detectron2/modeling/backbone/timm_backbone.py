@@ -16,7 +16,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from detectron2.config.config import CfgNode
+from detectron2.config.config.node import CfgNode
 from detectron2.layers.shape_spec import ShapeSpec
 
 from .backbone import Backbone, stated

@@ -21,9 +21,9 @@ from detectron2.structures.image_list import ImageList
 from detectron2.structures.instances import Instances
 from detectron2.utils.events import get_event_storage
 
-from .._metrics import put_metrics
 from ..backbone.backbone import Backbone, stated
 from ..box_regression import BoxTransform
+from ..metrics import put_metrics
 from ..postprocessing import detector_postprocess
 from .image_model import ImageModel, output_size
 from .training_pictures import put_picture_of_boxes

@@ -7,7 +7,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from detectron2.config.config import CfgNode, configurable
+from detectron2.config.config.construction import configurable
+from detectron2.config.config.node import CfgNode
 from detectron2.structures.instances import Instances
 
 from ..panoptic_fusion import combine_semantic_and_instance_outputs as combine_semantic_and_instance_outputs

@@ -11,7 +11,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from detectron2.config.config import CfgNode, configurable
+from detectron2.config.config.construction import configurable
+from detectron2.config.config.node import CfgNode
 from detectron2.structures.instances import Instances
 from detectron2.utils.events import get_event_storage
 
@@ -19,7 +20,7 @@ from ..backbone.backbone import Backbone
 from ..backbone.build import build_backbone
 from ..postprocessing import detector_postprocess
 from ..proposal_generator.build import build_proposal_generator
-from ..roi_heads.base import build_roi_heads
+from ..roi_heads.roi_heads.base import build_roi_heads
 from .build import META_ARCH_REGISTRY
 from .image_model import ImageModel, output_size
 from .training_pictures import put_picture_of_boxes

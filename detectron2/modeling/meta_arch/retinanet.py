@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from detectron2.config.config import CfgNode, configurable
+from detectron2.config.config.construction import configurable
+from detectron2.config.config.node import CfgNode
 from detectron2.layers.batch_norm import CycleBatchNormList, get_norm
 from detectron2.layers.losses import sigmoid_focal_loss
 from detectron2.layers.shape_spec import ShapeSpec

@@ -22,7 +22,7 @@ def put_picture_of_boxes(
         input_format: channel order of the image.
     """
     # Drawing is rare: do not make every training process load what it needs.
-    from detectron2.data._image_io import convert_image_to_rgb
+    from detectron2.data.detection_utils.image_io import convert_image_to_rgb
     from detectron2.visualization.visualizer import Visualizer
 
     image = convert_image_to_rgb(batched_input["image"].permute(1, 2, 0), input_format)

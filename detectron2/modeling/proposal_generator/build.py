@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from detectron2.config.config import CfgNode
+from detectron2.config.config.node import CfgNode
 from detectron2.layers.shape_spec import ShapeSpec
 from detectron2.utils.registry import Registry
 

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from detectron2.config.config import CfgNode, configurable
+from detectron2.config.config.construction import configurable
+from detectron2.config.config.node import CfgNode
 from detectron2.layers.shape_spec import ShapeSpec
 from detectron2.layers.wrappers import Conv2d
 from detectron2.structures.boxes import Boxes, pairwise_iou
@@ -23,11 +24,11 @@ from detectron2.structures.instances import Instances
 from detectron2.utils.memory import retry_if_cuda_oom
 from detectron2.utils.registry import Registry
 
-from .._metrics import put_metrics
 from ..anchor_generator import build_anchor_generator
 from ..backbone.backbone import stated
 from ..box_regression import Box2BoxTransform, BoxTransform, _dense_box_regression_loss
 from ..matcher import Matcher
+from ..metrics import put_metrics
 from ..sampling import subsample_labels
 from .build import PROPOSAL_GENERATOR_REGISTRY
 from .proposal_utils import find_top_rpn_proposals

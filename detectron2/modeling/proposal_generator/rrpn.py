@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from detectron2.config.config import CfgNode, configurable
+from detectron2.config.config.construction import configurable
+from detectron2.config.config.node import CfgNode
 from detectron2.layers.nms import batched_nms_rotated
 from detectron2.layers.shape_spec import ShapeSpec
 from detectron2.structures.boxes import Boxes

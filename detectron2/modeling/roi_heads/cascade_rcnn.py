@@ -10,21 +10,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from detectron2.config.config import CfgNode, configurable
+from detectron2.config.config.construction import configurable
+from detectron2.config.config.node import CfgNode
 from detectron2.layers.shape_spec import ShapeSpec
 from detectron2.structures.boxes import Boxes, pairwise_iou
 from detectron2.structures.image_list import ImageList
 from detectron2.structures.instances import Instances
 from detectron2.utils.events import get_event_storage, has_event_storage
 
-from .._metrics import put_metrics
 from ..box_regression import Box2BoxTransform
 from ..matcher import Matcher
+from ..metrics import put_metrics
 from ..poolers import ROIPooler
-from .base import ROI_HEADS_REGISTRY
 from .box_head import build_box_head
 from .fast_rcnn import FastRCNNOutputLayers, Predictions, fast_rcnn_inference
-from .standard import StandardROIHeads, _build_pooler
+from .roi_heads.base import ROI_HEADS_REGISTRY
+from .roi_heads.standard import StandardROIHeads, _build_pooler
 
 
 @ROI_HEADS_REGISTRY.register()

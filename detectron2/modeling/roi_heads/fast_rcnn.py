@@ -14,16 +14,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from detectron2.config.config import CfgNode, configurable
-from detectron2.data._metadata_queries import get_fed_loss_cls_weights
+from detectron2.config.config.construction import configurable
+from detectron2.config.config.node import CfgNode
+from detectron2.data.detection_utils.metadata_queries import get_fed_loss_cls_weights
 from detectron2.layers.nms import batched_nms
 from detectron2.layers.shape_spec import ShapeSpec
 from detectron2.structures.boxes import Boxes
 from detectron2.structures.instances import Instances
 
-from .._metrics import put_metrics
 from ..backbone.backbone import stated
 from ..box_regression import Box2BoxTransform, BoxTransform, _dense_box_regression_loss
+from ..metrics import put_metrics
 from .detections import choose_detections
 
 Predictions = tuple[Tensor, Tensor]  # (R, K + 1) class logits and (R, Kb * 4) deltas

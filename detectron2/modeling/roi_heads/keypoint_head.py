@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from detectron2.config.config import CfgNode, configurable
+from detectron2.config.config.construction import configurable
+from detectron2.config.config.node import CfgNode
 from detectron2.layers.shape_spec import ShapeSpec
 from detectron2.layers.weight_init import c2_msra_fill
 from detectron2.layers.wrappers import Conv2d

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from detectron2.config.config import CfgNode, configurable
+from detectron2.config.config.construction import configurable
+from detectron2.config.config.node import CfgNode
 from detectron2.layers.batch_norm import get_norm
 from detectron2.layers.shape_spec import ShapeSpec
 from detectron2.layers.weight_init import c2_msra_fill
@@ -22,8 +23,8 @@ from detectron2.structures.instances import Instances
 from detectron2.utils.events import get_event_storage, has_event_storage
 from detectron2.utils.registry import Registry
 
-from .._metrics import put_metrics
 from ..backbone.backbone import stated
+from ..metrics import put_metrics
 
 ROI_MASK_HEAD_REGISTRY = Registry("ROI_MASK_HEAD")
 ROI_MASK_HEAD_REGISTRY.__doc__ = """

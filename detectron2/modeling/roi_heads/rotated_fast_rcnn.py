@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from detectron2.config.config import CfgNode, configurable
+from detectron2.config.config.construction import configurable
+from detectron2.config.config.node import CfgNode
 from detectron2.layers.nms import batched_nms_rotated
 from detectron2.layers.shape_spec import ShapeSpec
 from detectron2.structures.boxes import Boxes
@@ -20,11 +21,11 @@ from detectron2.structures.rotated_boxes import RotatedBoxes
 from detectron2.structures.rotated_boxes import pairwise_iou as pairwise_iou_rotated
 
 from ..box_regression import Box2BoxTransformRotated
-from .base import ROI_HEADS_REGISTRY
 from .box_head import build_box_head
 from .detections import choose_detections
 from .fast_rcnn import FastRCNNOutputLayers, Predictions
-from .standard import StandardROIHeads, _build_pooler
+from .roi_heads.base import ROI_HEADS_REGISTRY
+from .roi_heads.standard import StandardROIHeads, _build_pooler
 
 
 def fast_rcnn_inference_rotated(

@@ -22,7 +22,6 @@ from detectron2.data import (
     build_detection_train_loader,
     get_detection_dataset_dicts,
 )
-from detectron2.data._panoptic_png import read_panoptic_ids
 from detectron2.data.datasets import register_panoptic
 from detectron2.data.datasets.builtin import (
     _PREDEFINED_SPLITS_COCO,
@@ -39,6 +38,7 @@ from detectron2.data.datasets.builtin_meta import (
     _get_builtin_metadata,
 )
 from detectron2.data.detection_utils import read_sem_seg
+from detectron2.data.detection_utils.panoptic_png import read_panoptic_ids
 
 
 @pytest.fixture

@@ -13,7 +13,6 @@ import pycocotools.mask as coco_mask
 import pytest
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.data._panoptic_png import draw_labels
 from detectron2.data.datasets import (
     register_coco_panoptic,
     register_coco_panoptic_separated,
@@ -23,6 +22,7 @@ from detectron2.data.datasets.builtin_meta import separated_panoptic_meta
 from detectron2.data.datasets.coco import convert_to_coco_dict
 from detectron2.data.datasets.coco_panoptic import merge_to_panoptic
 from detectron2.data.detection_utils import read_sem_seg
+from detectron2.data.detection_utils.panoptic_png import draw_labels
 
 MakePanoptic = Callable[..., dict[str, Any]]
 CATEGORIES = [

@@ -12,8 +12,9 @@ from pycocotools.coco import COCO
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.dataset_mapper import DatasetMapper
 from detectron2.data.datasets import shapes
-from detectron2.data.datasets._shapes_outlines import OUTLINES, Pose, clutter_outline, coverage_patch
-from detectron2.data.datasets._shapes_scene import SceneStyle
+from detectron2.data.datasets.shapes import dataset
+from detectron2.data.datasets.shapes.outlines import OUTLINES, Pose, clutter_outline, coverage_patch
+from detectron2.data.datasets.shapes.scene import SceneStyle
 
 SIZE = (96, 128)
 NUM_SCENES = 60
@@ -224,7 +225,7 @@ def test_a_stopped_run_continues(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         return real_render(seed, index, image_size)
 
     real_render = shapes.render_scene
-    monkeypatch.setattr(shapes, "render_scene", render_until_stopped)
+    monkeypatch.setattr(dataset, "render_scene", render_until_stopped)
     with pytest.raises(KeyboardInterrupt):
         shapes.write_shapes("train", 40, root=tmp_path, image_size=(48, 48))
     assert not shapes.shapes_files("train", tmp_path).panoptic_json.exists()

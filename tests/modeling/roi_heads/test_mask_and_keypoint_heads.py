@@ -17,7 +17,7 @@ from detectron2.modeling.roi_heads.mask_head import (
     mask_rcnn_inference,
     mask_rcnn_loss,
 )
-from detectron2.modeling.roi_heads.selection import (
+from detectron2.modeling.roi_heads.roi_heads.selection import (
     select_foreground_proposals,
     select_proposals_with_visible_keypoints,
 )

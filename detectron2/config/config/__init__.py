@@ -1,0 +1,15 @@
+"""The config system's front door: the default config, the process-wide config, `configurable`."""
+
+from .construction import configurable as configurable
+from .default_config import get_cfg as get_cfg
+from .default_config import global_cfg as global_cfg
+from .default_config import set_global_cfg as set_global_cfg
+from .node import CfgNode as CfgNode
+
+__all__ = [
+    "CfgNode",
+    "configurable",
+    "get_cfg",
+    "global_cfg",
+    "set_global_cfg",
+]

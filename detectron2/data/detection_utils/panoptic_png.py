@@ -1,0 +1,76 @@
+"""Panoptic PNGs: every pixel's colour is the id of its segment, R + 256 G + 65536 B; id 0 is unlabelled."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from .image_io import read_image
+
+IGNORE_LABEL = 255
+LABEL_OF_THINGS = 0
+
+
+def read_panoptic_ids(file_name: str) -> np.ndarray:
+    """(H, W) int32 segment ids of a panoptic PNG."""
+    return ids_from_colors(read_image(file_name, "RGB"))
+
+
+def ids_from_colors(colors: np.ndarray) -> np.ndarray:
+    """(H, W, 3) uint8 colours -> (H, W) int32 ids."""
+    red, green, blue = (colors[:, :, channel].astype(np.int32) for channel in range(3))
+    return red + (green << 8) + (blue << 16)
+
+
+def read_segment_masks(file_name: str, segment_ids: Sequence[int]) -> list[np.ndarray]:
+    """(H, W) uint8 masks of some segments of a panoptic PNG."""
+    ids = read_panoptic_ids(file_name)
+    return [(ids == segment_id).astype(np.uint8) for segment_id in segment_ids]
+
+
+def draw_labels(
+    ids: np.ndarray, labels: Mapping[int, int], file_name: str, ignore_label: int = IGNORE_LABEL
+) -> np.ndarray:
+    """Replace segment ids by labels.
+
+    Args:
+        ids: (H, W) segment ids.
+        labels: segment id -> label in [0, 255]. Id 0 gets ``ignore_label``.
+        file_name: the PNG, for the error.
+        ignore_label: label of what is unlabelled.
+
+    Returns:
+        (H, W) uint8.
+
+    Raises:
+        ValueError: a pixel has an id that ``labels`` lacks.
+    """
+    flat = ids.reshape(-1)
+    if flat.size == 0:
+        return np.zeros(ids.shape, dtype=np.uint8)
+    # Segments are connected, so runs of equal ids are few and much faster to look up than pixels.
+    starts = np.concatenate([[0], np.flatnonzero(flat[1:] != flat[:-1]) + 1])
+    run_ids = flat[starts]
+    known = np.array(sorted({0, *labels}))
+    label_of_known = np.array(
+        [ignore_label if id == 0 and 0 not in labels else labels[id] for id in known.tolist()]
+    )
+    place = np.searchsorted(known, run_ids).clip(max=len(known) - 1)
+    is_unknown = known[place] != run_ids
+    if is_unknown.any():
+        _raise_unknown_id(ids, int(run_ids[is_unknown][0]), labels, file_name)
+    run_lengths = np.diff(starts, append=flat.size)
+    return np.repeat(label_of_known[place].astype(np.uint8), run_lengths).reshape(ids.shape)
+
+
+def _raise_unknown_id(ids: np.ndarray, unknown: int, labels: Mapping[int, int], file_name: str) -> None:
+    color = (unknown % 256, unknown // 256 % 256, unknown // 65536)
+    shown = ", ".join(str(id) for id in sorted(labels)[:8]) or "none"
+    raise ValueError(
+        f"Panoptic PNG {str(file_name)!r} has {int((ids == unknown).sum())} pixels of segment id {unknown} "
+        "(colour "
+        f"{color}), which the 'segments_info' of its JSON does not list; it lists {len(labels)} ids: {shown} "
+        "... "
+        "Do PNG and JSON belong together, and was the PNG resized or compressed with loss?"
+    )

@@ -1,1 +1,0 @@
-"""The hooks, by subject. Users import them from `detectron2.engine.hooks`."""

@@ -1,0 +1,121 @@
+"""A config turned into a function from one image to predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from detectron2.checkpoint.detection_checkpoint import DetectionCheckpointer
+from detectron2.config.config.node import CfgNode
+from detectron2.data.catalog import MetadataCatalog
+from detectron2.data.transforms.augmentation import AugInput
+from detectron2.data.transforms.augmentation_impl.resizing import ResizeShortestEdge
+from detectron2.engine.defaults.run_notes import load_run
+from detectron2.modeling.meta_arch.build import build_model
+
+__all__ = ["DefaultPredictor"]
+
+
+class DefaultPredictor:
+    """Predict on single images, as they come from a file or a camera.
+
+    It builds the model of a config, loads `MODEL.WEIGHTS`, resizes the image as the config does for
+    testing and converts its channels to `INPUT.FORMAT`. For batches, or for numbers, use a data loader and
+    an evaluator.
+
+    Attributes:
+        metadata: metadata of the first data set in `DATASETS.TEST`, where there is one; with
+            `from_checkpoint`, what the checkpoint says about its classes.
+        model: the model, in evaluation mode.
+
+    Example:
+        predictor = DefaultPredictor(cfg)
+        outputs = predictor(cv2.imread("input.jpg"))
+    """
+
+    def __init__(self, cfg: CfgNode) -> None:
+        """
+        Args:
+            cfg: the config; a copy is kept.
+        """
+        self.cfg = cfg.clone()
+        self.model = build_model(self.cfg)
+        self.model.eval()
+        if cfg.DATASETS.TEST:
+            self.metadata = MetadataCatalog.get(cfg.DATASETS.TEST[0])
+        DetectionCheckpointer(self.model).load(cfg.MODEL.WEIGHTS)
+        self.aug = ResizeShortestEdge(
+            [cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MIN_SIZE_TEST], cfg.INPUT.MAX_SIZE_TEST
+        )
+        self.input_format = cfg.INPUT.FORMAT
+        if self.input_format not in ("RGB", "BGR"):
+            raise ValueError(
+                f"DefaultPredictor converts colour images to INPUT.FORMAT RGB or BGR, got "
+                f"{self.input_format!r}. For other formats read images with detectron2.data.detection_utils "
+                "and call the model."
+            )
+
+    @classmethod
+    def from_checkpoint(cls, path: str, opts: Sequence[Any] = ()) -> DefaultPredictor:
+        """Make a predictor from a checkpoint that carries its config and class names, as trainers here write.
+
+        Modules that register parts of the model, those of a project, must have been imported.
+
+        Args:
+            path: a file or address.
+            opts: KEY, VALUE, KEY, VALUE, ... that replace values of the config, such as "MODEL.DEVICE".
+
+        Returns:
+            The predictor; its metadata is what the checkpoint carries.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: the file is damaged, or carries no config.
+
+        Example:
+            predictor = DefaultPredictor.from_checkpoint("output/model_final.pth")
+            outputs = predictor(cv2.imread("input.jpg"))
+        """
+        cfg, metadata = load_run(path, opts)
+        predictor = cls(cfg)
+        predictor.metadata = metadata
+        return predictor
+
+    def __call__(self, original_image: np.ndarray) -> dict[str, Any]:
+        """Predict on one image.
+
+        Args:
+            original_image: (H, W, 3) array with values in [0, 255], channels in BGR order, as OpenCV reads
+                it.
+
+        Returns:
+            The model's output for the image, e.g. "instances" with boxes in pixels of `original_image`.
+        """
+        _check_image(original_image)
+        height, width = original_image.shape[:2]
+        with torch.no_grad():
+            image = self._to_model_input(original_image)
+            inputs = {"image": image, "height": height, "width": width}
+            return self.model([inputs])[0]
+
+    def _to_model_input(self, original_image: np.ndarray) -> Tensor:
+        """(H, W, 3) BGR -> (3, H', W') float32 in the model's channel order and test size."""
+        image = original_image if self.input_format == "BGR" else original_image[:, :, ::-1]
+        image = self.aug.get_transform(AugInput(image).image).apply_image(image)
+        # The copy makes negative strides, which torch does not take, positive.
+        channels_first = np.ascontiguousarray(image.transpose(2, 0, 1), dtype=np.float32)
+        return torch.from_numpy(channels_first).to(self.cfg.MODEL.DEVICE)
+
+
+def _check_image(image: Any) -> None:
+    if isinstance(image, np.ndarray) and image.ndim == 3 and image.shape[2] == 3 and image.size:
+        return
+    what = f"an array of shape {image.shape}" if isinstance(image, np.ndarray) else repr(image)
+    raise ValueError(
+        f"DefaultPredictor takes one colour image as a non-empty (H, W, 3) array in BGR order, got {what}. "
+        "If it was read by cv2.imread, None means that the file is missing or broken."
+    )

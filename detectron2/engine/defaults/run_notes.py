@@ -1,0 +1,94 @@
+"""The config and class names that a checkpoint carries: written by trainers, read where a model is used.
+
+See `detectron2.checkpoint.notes` for where they stand in the file.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from detectron2.checkpoint.notes import plain_data, read_notes
+from detectron2.config.config.default_config import get_cfg
+from detectron2.config.config.node import CfgNode
+from detectron2.config.config.yaml_reader import load_yaml
+from detectron2.data.catalog import Metadata, MetadataCatalog
+
+__all__ = ["describe_run", "load_run"]
+
+logger = logging.getLogger(__name__)
+
+# What predictions need to be understood and drawn; paths and the like stay with the data.
+_METADATA_KEYS = (
+    "thing_classes thing_colors thing_dataset_id_to_contiguous_id stuff_classes stuff_colors"
+    " stuff_dataset_id_to_contiguous_id keypoint_names keypoint_flip_map keypoint_connection_rules"
+    " ignore_label label_divisor"
+).split()
+
+
+def describe_run(cfg: CfgNode) -> dict[str, Any]:
+    """Return what a checkpoint of a run should say about it, for `DetectionCheckpointer.notes`.
+
+    Class names are those of the first data set of `DATASETS.TEST` and `DATASETS.TRAIN` that has any; sets
+    that learn theirs from a file have them once they were loaded.
+    """
+    notes: dict[str, Any] = {}
+    try:
+        notes["config"] = cfg.dump()
+    except TypeError as error:
+        logger.warning("Checkpoints of this run will not carry its config: %s", error)
+    for name in (*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN):
+        known = MetadataCatalog.get(name).as_dict()
+        if known.get("thing_classes") or known.get("stuff_classes"):
+            kept = {key: plain_data(known[key]) for key in _METADATA_KEYS if key in known}
+            notes["metadata"] = {"name": name, **kept}
+            break
+    return notes
+
+
+def load_run(path: str, opts: Sequence[Any] = ()) -> tuple[CfgNode, Metadata]:
+    """Read the config and the class names that a checkpoint carries.
+
+    Config keys that the package does not know, those of a project, are taken as they are.
+
+    Args:
+        path: a file or address; it becomes `MODEL.WEIGHTS`.
+        opts: KEY, VALUE, KEY, VALUE, ... that replace values of the config.
+
+    Returns:
+        The config, with the CPU as device where CUDA is not there, and the metadata; this is not
+        registered, so that data sets of the same name keep theirs.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged, or carries no config.
+    """
+    notes = read_notes(path)
+    text = notes.get("config")
+    if not isinstance(text, str):
+        raise ValueError(
+            f"{path} carries no config: it was written by another package or without a trainer. Give the "
+            "config file that it was trained with, and the checkpoint as MODEL.WEIGHTS."
+        )
+    cfg = get_cfg()
+    cfg.set_new_allowed(True)
+    cfg.merge_from_other_cfg(CfgNode(load_yaml(io.StringIO(text), f"the config in {path}")))
+    cfg.set_new_allowed(False)
+    cfg.MODEL.WEIGHTS = path
+    if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
+        logger.info(
+            "The model was trained on '%s', and CUDA is not here: it runs on the CPU", cfg.MODEL.DEVICE
+        )
+        cfg.MODEL.DEVICE = "cpu"
+    cfg.merge_from_list(list(opts))
+    return cfg, _to_metadata(notes.get("metadata"))
+
+
+def _to_metadata(values: Any) -> Metadata:
+    values = values if isinstance(values, Mapping) else {}
+    known = {key: values[key] for key in _METADATA_KEYS if key in values}
+    return Metadata(name=str(values.get("name", "checkpoint")), **known)

@@ -1,0 +1,147 @@
+"""What every run does before its first iteration: logs, seeds, saved config, writers, data parallelism."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import logging
+import os
+import tempfile
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from detectron2.collect_env import collect_env_info
+from detectron2.config.config.node import CfgNode
+from detectron2.utils import comm
+from detectron2.utils.env import seed_all_rng
+from detectron2.utils.events import CommonMetricPrinter, EventWriter, JSONWriter, TensorboardXWriter
+from detectron2.utils.file_io import PathManager, atomic_write
+from detectron2.utils.logger import setup_logger
+
+__all__ = ["create_ddp_model", "default_setup", "default_writers"]
+
+logger = logging.getLogger(__name__)
+
+
+def default_setup(cfg: Any, args: argparse.Namespace) -> None:
+    """Prepare this process for a run: logging, the output folder with the config in it, seeds, backends.
+
+    Args:
+        cfg: a `CfgNode`, or a lazy config that keeps the same settings under `train`.
+        args: parsed command line; it is logged, and `eval_only` is looked at where present.
+
+    Raises:
+        OSError: the output folder cannot be made or written to.
+    """
+    output_dir = _setting(cfg, "OUTPUT_DIR", "train.output_dir", default="")
+    if output_dir and comm.is_main_process():
+        _make_writable_folder(output_dir)
+    rank = comm.get_rank()
+    setup_logger(output_dir or None, distributed_rank=rank, name="fvcore")
+    setup_logger(output_dir or None, distributed_rank=rank)
+
+    logger.info("Process %d of %d", rank, comm.get_world_size())
+    logger.info("Environment:\n%s", collect_env_info())
+    logger.info("Command line arguments: %s", args)
+    if output_dir and comm.is_main_process():
+        _save_config(cfg, os.path.join(output_dir, "config.yaml"))
+    _set_seeds_and_backends(cfg, eval_only=getattr(args, "eval_only", False))
+
+
+def _setting(cfg: Any, *names: str, default: Any) -> Any:
+    """Return the first of several dotted keys that the config has."""
+    for name in names:
+        node = cfg
+        for part in name.split("."):
+            node = node.get(part) if hasattr(node, "get") else None
+            if node is None:
+                break
+        else:
+            return node
+    return default
+
+
+def _make_writable_folder(path: str) -> None:
+    """Find out before hours of training, and not at the first checkpoint, that nothing can be written."""
+    try:
+        PathManager.mkdirs(path)
+        if os.path.isdir(path):  # a path manager may keep the folder elsewhere
+            with tempfile.TemporaryFile(dir=path):
+                pass
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise OSError(
+            error.errno or errno.EACCES,
+            f"The output folder cannot be written to ({reason}). Set OUTPUT_DIR to another folder. The "
+            "folder is",
+            path,
+        ) from error
+
+
+def _save_config(cfg: Any, path: str) -> None:
+    if isinstance(cfg, CfgNode):
+        with atomic_write(path, "w") as file:
+            file.write(cfg.dump())
+    else:
+        from detectron2.config.lazy import LazyConfig  # needs omegaconf, which runs from YAML do without
+
+        LazyConfig.save(cfg, path)
+    with PathManager.open(path) as file:
+        logger.info("Running with this config, saved to %s:\n%s", path, file.read())
+
+
+def _set_seeds_and_backends(cfg: Any, eval_only: bool) -> None:
+    seed = _setting(cfg, "SEED", "train.seed", default=-1)
+    # Ranks differ on purpose: equal ones would draw the same augmentations for different images.
+    seed_all_rng(None if seed < 0 else seed + comm.get_rank())
+    # Evaluation meets an image size too seldom for benchmarking to pay.
+    if not eval_only:
+        torch.backends.cudnn.benchmark = _setting(
+            cfg, "CUDNN_BENCHMARK", "train.cudnn_benchmark", default=False
+        )
+    precision = _setting(cfg, "FLOAT32_PRECISION", "train.float32_precision", default="")
+    if precision:
+        torch.set_float32_matmul_precision(precision)
+
+
+def default_writers(output_dir: str, max_iter: int | None = None) -> list[EventWriter]:
+    """Make the writers of a usual run: the console, metrics.json, and TensorBoard where it is installed.
+
+    Args:
+        output_dir: folder of their files.
+        max_iter: the end of the run, for the estimate of the time left.
+    """
+    PathManager.mkdirs(output_dir)
+    writers: list[EventWriter] = [
+        CommonMetricPrinter(max_iter),
+        JSONWriter(os.path.join(output_dir, "metrics.json")),
+    ]
+    try:
+        writers.append(TensorboardXWriter(output_dir))
+    except ImportError:
+        logger.info("TensorBoard is not installed: the metrics go to the console and to metrics.json only.")
+    return writers
+
+
+def create_ddp_model(model: nn.Module, *, fp16_compression: bool = False, **kwargs: Any) -> nn.Module:
+    """Wrap a model for data parallel training, or return it as it is in a run of one process.
+
+    Args:
+        model: lies on the device that this process uses.
+        fp16_compression: exchange gradients in float16, which halves the traffic.
+        kwargs: further arguments of `DistributedDataParallel`.
+    """
+    if comm.get_world_size() == 1:
+        return model
+    device = next(model.parameters()).device
+    if device.type == "cuda" and "device_ids" not in kwargs:
+        kwargs["device_ids"] = [comm.get_local_rank()]
+    ddp = DistributedDataParallel(model, **kwargs)
+    if fp16_compression:
+        from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import fp16_compress_hook
+
+        ddp.register_comm_hook(state=None, hook=fp16_compress_hook)
+    return ddp

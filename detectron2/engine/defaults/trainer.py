@@ -1,0 +1,372 @@
+"""A trainer that builds everything from a config."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import weakref
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from detectron2.checkpoint.detection_checkpoint import DetectionCheckpointer
+from detectron2.config.config.node import CfgNode
+from detectron2.data.build.loaders import build_detection_test_loader, build_detection_train_loader
+from detectron2.engine.defaults.run_notes import describe_run
+from detectron2.engine.defaults.setup import create_ddp_model, default_writers
+from detectron2.engine.evaluators import build_evaluator
+from detectron2.engine.hooks.checkpoints import PeriodicCheckpointer
+from detectron2.engine.hooks.evaluation import EvalHook
+from detectron2.engine.hooks.precise_bn import PreciseBN, find_training_batch_norms
+from detectron2.engine.hooks.schedule import LRScheduler
+from detectron2.engine.hooks.timing import IterationTimer
+from detectron2.engine.hooks.writing import PeriodicWriter
+from detectron2.engine.train_loop import AMPTrainer, HookBase, SimpleTrainer, TrainerBase
+from detectron2.evaluation.evaluator import DatasetEvaluator, inference_on_dataset
+from detectron2.evaluation.testing import print_csv_format, verify_results
+from detectron2.layers.batch_norm import FrozenBatchNorm2d
+from detectron2.modeling.meta_arch.build import build_model
+from detectron2.solver.build import build_lr_scheduler, build_optimizer
+from detectron2.utils import comm
+from detectron2.utils.events import EventWriter
+from detectron2.utils.logger import setup_logger
+
+__all__ = ["DefaultTrainer"]
+
+logger = logging.getLogger(__name__)
+
+_AMP_DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+class DefaultTrainer(TrainerBase):
+    """Train as a config says: model, optimizer, data, schedule, checkpoints, evaluation and logs.
+
+    A subclass usually overrides one of the `build_*` methods. The step itself is that of an inner
+    `SimpleTrainer` or `AMPTrainer`, `self._trainer`.
+
+    Attributes:
+        cfg: the config, scaled to the number of processes.
+        scheduler: the learning rate schedule.
+        checkpointer: saves the model and this trainer.
+        model, data_loader, optimizer: those of the inner trainer.
+
+    Example:
+        trainer = DefaultTrainer(cfg)
+        trainer.resume_or_load()  # MODEL.WEIGHTS, or the last checkpoint
+        trainer.train()
+    """
+
+    def __init__(self, cfg: CfgNode) -> None:
+        """
+        Args:
+            cfg: the config of the run; it is not changed.
+        """
+        super().__init__()
+        # Scripts that call no default_setup still want to see progress.
+        if not logging.getLogger("detectron2").isEnabledFor(logging.INFO):
+            setup_logger()
+        cfg = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size())
+
+        model = self.build_model(cfg)
+        optimizer = self.build_optimizer(cfg, model)
+        data_loader = self.build_train_loader(cfg)
+        # Frozen statistics do not change, and those of NaiveSyncBatchNorm are equal everywhere anyway.
+        model = create_ddp_model(model, broadcast_buffers=False)
+        self._trainer: TrainerBase = _make_step_trainer(cfg, model, data_loader, optimizer)
+
+        self.scheduler = self.build_lr_scheduler(cfg, optimizer)
+        self.checkpointer = DetectionCheckpointer(model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
+        self.checkpointer.notes = describe_run(cfg)
+        self.start_iter = 0
+        self.max_iter = cfg.SOLVER.MAX_ITER
+        self.cfg = cfg
+        self._last_eval_results: Mapping[str, Any] = {}
+        self._relay = _AfterBackwardRelay(weakref.proxy(self))
+        self.register_hooks(self.build_hooks())
+
+    @property
+    def model(self) -> nn.Module:
+        """The model, in its data parallel wrapper where there is one."""
+        return self._trainer.model  # type: ignore[attr-defined]  # any TrainerBase may stand in, with these three
+
+    @property
+    def data_loader(self) -> Iterable[Any]:
+        """The training data loader."""
+        return self._trainer.data_loader  # type: ignore[attr-defined]
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer:
+        """The optimizer."""
+        return self._trainer.optimizer  # type: ignore[attr-defined]
+
+    def resume_or_load(self, resume: bool = True) -> None:
+        """Load weights, and with `resume` continue the run whose last checkpoint lies in the output folder.
+
+        Args:
+            resume: whether to look for such a checkpoint. Without one, as with False, only the weights of
+                `MODEL.WEIGHTS` are loaded, and training starts at iteration 0.
+        """
+        has_checkpoint = self.checkpointer.has_checkpoint()
+        if resume and not has_checkpoint:
+            logger.info("No checkpoint in %s to resume from: starting at iteration 0.", self.cfg.OUTPUT_DIR)
+        elif has_checkpoint and not resume:
+            logger.info(
+                "There is a checkpoint of an earlier run in %s. This run starts anew; --resume would "
+                "continue.",
+                self.cfg.OUTPUT_DIR,
+            )
+        self._warn_of_random_frozen_norms(will_resume=resume and has_checkpoint)
+        self.checkpointer.resume_or_load(self.cfg.MODEL.WEIGHTS, resume=resume)
+        if resume and has_checkpoint:
+            # The stored iteration was finished.
+            self.start_iter = self.iter + 1
+
+    def _warn_of_random_frozen_norms(self, will_resume: bool) -> None:
+        """Say that random weights behind constant norms, which rescale nothing, all but surely diverge."""
+        if self.cfg.MODEL.WEIGHTS or will_resume or self.cfg.MODEL.RESNETS.NORM != "FrozenBN":
+            return
+        if any(isinstance(module, FrozenBatchNorm2d) for module in self.model.modules()):
+            logger.warning(
+                "MODEL.WEIGHTS is empty, so training starts from random weights, and MODEL.RESNETS.NORM "
+                "FrozenBN keeps their activations as large as they are: expect a diverging loss. Give "
+                "pre-trained weights, or set MODEL.RESNETS.NORM BN and MODEL.BACKBONE.FREEZE_AT 0."
+            )
+
+    def build_hooks(self) -> list[HookBase | None]:
+        """Make the hooks of a run, in the order in which they are called.
+
+        The order has reasons: the timer comes first, to measure the step without the hooks; the schedule
+        steps before a checkpoint stores it; PreciseBN changes what is saved and evaluated; the checkpoint is
+        safe on disk before an evaluation that may fail; the writers come last and see what all others have
+        put.
+        """
+        cfg = self.cfg
+        return [
+            IterationTimer(),
+            LRScheduler(),
+            self._build_precise_bn(),
+            # Processes hold the same weights: one of them saves.
+            PeriodicCheckpointer(self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD)
+            if comm.is_main_process()
+            else None,
+            EvalHook(cfg.TEST.EVAL_PERIOD, self._test_and_keep_results),
+            PeriodicWriter(self.build_writers()) if comm.is_main_process() else None,
+        ]
+
+    def _build_precise_bn(self) -> HookBase | None:
+        cfg = self.cfg
+        if not cfg.TEST.PRECISE_BN.ENABLED or not find_training_batch_norms(self.model):
+            return None
+        cfg = cfg.clone()
+        cfg.defrost()
+        cfg.DATALOADER.NUM_WORKERS = 0  # a second set of workers would idle for most of the run
+        loader = self.build_train_loader(cfg)
+        return PreciseBN(cfg.TEST.EVAL_PERIOD, self.model, loader, cfg.TEST.PRECISE_BN.NUM_ITER)
+
+    def _test_and_keep_results(self) -> Mapping[str, Any]:
+        self._last_eval_results = self.test(self.cfg, self.model)
+        return self._last_eval_results
+
+    def build_writers(self) -> list[EventWriter]:
+        """Make the writers that publish metrics; see `default_writers`."""
+        return default_writers(self.cfg.OUTPUT_DIR, self.max_iter)
+
+    def train(self) -> Mapping[str, Any]:  # type: ignore[override]  # the iterations are those of the config
+        """Train up to `SOLVER.MAX_ITER`.
+
+        Returns:
+            The results of the last evaluation; empty where there was none, and in other processes than the
+            main one.
+        """
+        super().train(self.start_iter, self.max_iter)
+        if self.cfg.TEST.EXPECTED_RESULTS and comm.is_main_process():
+            verify_results(self.cfg, self._last_eval_results)
+        return self._last_eval_results
+
+    def _describe_empty_run(self) -> str:
+        return (
+            f"Nothing is trained: the checkpoint in {self.cfg.OUTPUT_DIR} has finished iteration "
+            f"{self.start_iter - 1}, and SOLVER.MAX_ITER is {self.max_iter}. The model is evaluated as it "
+            "is. Set SOLVER.MAX_ITER higher to train on, or leave out --resume (or change OUTPUT_DIR) to "
+            "start anew."
+        )
+
+    def before_train(self) -> None:
+        if self._relay not in self._trainer._hooks:  # a subclass may have replaced the inner trainer
+            self._trainer.register_hooks([self._relay])
+        super().before_train()
+
+    def run_step(self) -> None:
+        self._trainer.iter = self.iter
+        self._trainer.run_step()
+
+    def after_train(self) -> None:
+        try:
+            if isinstance(self._trainer, SimpleTrainer):
+                self._trainer._flush_metrics()
+        finally:
+            super().after_train()
+
+    def state_dict(self) -> dict[str, Any]:
+        state = super().state_dict()
+        state["_trainer"] = self._trainer.state_dict()
+        return state
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        super().load_state_dict(state_dict)
+        self._trainer.load_state_dict(state_dict["_trainer"])
+
+    @classmethod
+    def build_model(cls, cfg: CfgNode) -> nn.Module:
+        """Make the model on its device, with random weights."""
+        model = build_model(cfg)
+        logger.info("Model:\n%s", model)
+        return model
+
+    @classmethod
+    def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
+        """Make the optimizer."""
+        return build_optimizer(cfg, model)
+
+    @classmethod
+    def build_lr_scheduler(cls, cfg: CfgNode, optimizer: torch.optim.Optimizer) -> Any:
+        """Make the learning rate schedule."""
+        return build_lr_scheduler(cfg, optimizer)
+
+    @classmethod
+    def build_train_loader(cls, cfg: CfgNode) -> Iterable[Any]:
+        """Make the endless loader of training batches."""
+        return build_detection_train_loader(cfg)
+
+    @classmethod
+    def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Iterable[Any]:
+        """Make the loader of one test set."""
+        return build_detection_test_loader(cfg, dataset_name)
+
+    @classmethod
+    def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
+        """Make the evaluator of one test set, by default the one that its metadata names."""
+        return build_evaluator(cfg, dataset_name)
+
+    @classmethod
+    def test(
+        cls,
+        cfg: CfgNode,
+        model: nn.Module,
+        evaluators: DatasetEvaluator | Sequence[DatasetEvaluator] | None = None,
+    ) -> Mapping[str, Any]:
+        """Evaluate a model on all of `DATASETS.TEST`. All processes must call it.
+
+        Args:
+            cfg: the config.
+            model: is put into evaluation mode, and back.
+            evaluators: one per test set; None builds them by `build_evaluator`.
+
+        Returns:
+            Results by task; with several test sets, such a dict by the name of the set.
+        """
+        names = list(cfg.DATASETS.TEST)
+        if isinstance(evaluators, DatasetEvaluator):
+            evaluators = [evaluators]
+        if evaluators is not None and len(evaluators) != len(names):
+            raise ValueError(f"{len(names)} test sets need as many evaluators, got {len(evaluators)}.")
+        results: OrderedDict[str, Any] = OrderedDict()
+        for index, name in enumerate(names):
+            evaluator = _given_or_built(cls, cfg, name, evaluators[index] if evaluators else None)
+            if evaluator is None:
+                results[name] = {}
+                continue
+            results[name] = inference_on_dataset(model, cls.build_test_loader(cfg, name), evaluator)
+            if comm.is_main_process():
+                logger.info("Results of %s in CSV format:", name)
+                print_csv_format(results[name])
+        return results[names[0]] if len(names) == 1 else results
+
+    @staticmethod
+    def auto_scale_workers(cfg: CfgNode, num_workers: int) -> CfgNode:
+        """Fit a config that was written for `SOLVER.REFERENCE_WORLD_SIZE` processes to another number.
+
+        The images per process stay, so the whole batch grows by the ratio; so does the learning rate, and all
+        lengths in iterations shrink by it, so that the run sees as many images as before.
+
+        Args:
+            cfg: the config; one with `REFERENCE_WORLD_SIZE: 0` is returned as it is.
+            num_workers: number of processes.
+
+        Returns:
+            A new config, with `REFERENCE_WORLD_SIZE` equal to `num_workers`.
+        """
+        reference = cfg.SOLVER.REFERENCE_WORLD_SIZE
+        if reference in (0, num_workers):
+            return cfg
+        if cfg.SOLVER.IMS_PER_BATCH % reference:
+            raise ValueError(
+                f"SOLVER.IMS_PER_BATCH {cfg.SOLVER.IMS_PER_BATCH} does not split into "
+                f"SOLVER.REFERENCE_WORLD_SIZE {reference} equal parts."
+            )
+        scaled = _scale_schedule(cfg, num_workers / reference)
+        scaled.SOLVER.REFERENCE_WORLD_SIZE = num_workers
+        logger.info(
+            "Scaled from %d to %d processes: IMS_PER_BATCH %d, BASE_LR %g, MAX_ITER %d, WARMUP_ITERS %d, "
+            "STEPS %s",
+            reference,
+            num_workers,
+            *(
+                scaled.SOLVER[key]
+                for key in ("IMS_PER_BATCH", "BASE_LR", "MAX_ITER", "WARMUP_ITERS", "STEPS")
+            ),
+        )
+        if cfg.is_frozen():
+            scaled.freeze()
+        return scaled
+
+
+@dataclasses.dataclass(eq=False)
+class _AfterBackwardRelay(HookBase):
+    """Pass `after_backward` of the inner trainer, where it happens, to the hooks of the outer one."""
+
+    outer: TrainerBase
+
+    def after_backward(self) -> None:
+        self.outer.after_backward()
+
+
+def _make_step_trainer(
+    cfg: CfgNode, model: nn.Module, data_loader: Iterable[Any], optimizer: torch.optim.Optimizer
+) -> SimpleTrainer:
+    if not cfg.SOLVER.AMP.ENABLED:
+        return SimpleTrainer(model, data_loader, optimizer)
+    name = cfg.SOLVER.AMP.DTYPE
+    if name not in _AMP_DTYPES:
+        raise ValueError(f"SOLVER.AMP.DTYPE must be one of {', '.join(_AMP_DTYPES)}, got {name!r}.")
+    return AMPTrainer(model, data_loader, optimizer, precision=_AMP_DTYPES[name])
+
+
+def _given_or_built(
+    cls: type[DefaultTrainer], cfg: CfgNode, name: str, given: DatasetEvaluator | None
+) -> DatasetEvaluator | None:
+    if given is not None:
+        return given
+    try:
+        return cls.build_evaluator(cfg, name)
+    except NotImplementedError as error:
+        logger.warning("%s is not evaluated. %s", name, error)
+        return None
+
+
+def _scale_schedule(cfg: CfgNode, ratio: float) -> CfgNode:
+    """Return an unfrozen copy with batch and learning rate multiplied and iterations divided by `ratio`."""
+    cfg = cfg.clone()
+    cfg.defrost()
+    solver = cfg.SOLVER
+    solver.IMS_PER_BATCH = round(solver.IMS_PER_BATCH * ratio)
+    solver.BASE_LR = solver.BASE_LR * ratio
+    solver.MAX_ITER = round(solver.MAX_ITER / ratio)
+    solver.WARMUP_ITERS = round(solver.WARMUP_ITERS / ratio)
+    solver.STEPS = tuple(round(step / ratio) for step in solver.STEPS)
+    solver.CHECKPOINT_PERIOD = round(solver.CHECKPOINT_PERIOD / ratio)
+    cfg.TEST.EVAL_PERIOD = round(cfg.TEST.EVAL_PERIOD / ratio)
+    return cfg

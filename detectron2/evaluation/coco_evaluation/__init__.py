@@ -1,0 +1,11 @@
+"""COCO's metrics of boxes, masks and keypoints."""
+
+from .evaluator import COCOevalMaxDets as COCOevalMaxDets
+from .evaluator import COCOEvaluator as COCOEvaluator
+from .predictions import instances_to_coco_json as instances_to_coco_json
+
+__all__ = [
+    "COCOEvaluator",
+    "COCOevalMaxDets",
+    "instances_to_coco_json",
+]

@@ -1,0 +1,335 @@
+"""COCO's average precision for boxes, masks and keypoints, and the recall of proposals."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import json
+import logging
+import os
+import pickle
+from collections import OrderedDict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from detectron2.config.config.node import CfgNode
+from detectron2.data.catalog import MetadataCatalog
+from detectron2.data.datasets.coco.export import convert_to_coco_dict, convert_to_coco_json
+from detectron2.evaluation.coco_evaluation.engine import (
+    CocoScores,
+    CocoSettings,
+    Engine,
+    make_coco,
+    score_coco,
+)
+from detectron2.evaluation.coco_evaluation.predictions import (
+    instances_to_coco_json,
+    tasks_in_predictions,
+    to_dataset_categories,
+)
+from detectron2.evaluation.coco_evaluation.proposal_recall import proposal_metrics
+from detectron2.evaluation.coco_evaluation.report import METRICS, explain_missing_numbers, results_of_scores
+from detectron2.evaluation.evaluator import DatasetEvaluator
+from detectron2.evaluation.tables import format_metrics_table
+from detectron2.structures.boxes import BoxMode
+from detectron2.structures.instances import Instances
+from detectron2.utils import comm
+from detectron2.utils.file_io import PathManager, atomic_write
+
+__all__ = ["COCOEvaluator", "COCOevalMaxDets"]
+
+_PREDICTIONS_FILE = "instances_predictions.pth"
+_PROPOSALS_FILE = "box_proposals.pkl"
+
+
+class COCOEvaluator(DatasetEvaluator):
+    """Score instance predictions with COCO's metrics.
+
+    Any registered data set will do. One without a `json_file` in its metadata is converted from its
+    dictionaries. A test set without annotations is written to the result file and not scored.
+    """
+
+    _evaluator_class: type[COCOeval] = COCOeval
+    _results_file = "coco_instances_results.json"
+
+    def __init__(
+        self,
+        dataset_name: str,
+        tasks: Iterable[str] | None = None,
+        distributed: bool = True,
+        output_dir: str | None = None,
+        *,
+        max_dets_per_image: int | Sequence[int] | None = None,
+        use_fast_impl: bool = True,
+        kpt_oks_sigmas: Sequence[float] = (),
+        allow_cached_coco: bool = True,
+    ) -> None:
+        """
+        Args:
+            dataset_name: a registered data set.
+            tasks: any of "bbox", "segm", "keypoints"; None takes all that the predictions allow.
+            distributed: gather predictions from all processes and score them on the main one; otherwise each
+                process scores its own.
+            output_dir: for the predictions, as the model gave them (`instances_predictions.pth`) and in
+                COCO's result format (`coco_instances_results.json`); None writes no file.
+            max_dets_per_image: detections per image and category that count; COCO's own limit is 100. A
+                sequence gives the limits of all three AR numbers; AP is taken at the largest.
+            use_fast_impl: score with hotcoco; False with pycocotools, for the same numbers later.
+            kpt_oks_sigmas: keypoint fall-offs; empty for COCO's 17 person keypoints.
+            allow_cached_coco: reuse the converted annotations of an earlier run with the same data set.
+        """
+        self._logger = logging.getLogger(__name__)
+        self._distributed = distributed
+        self._output_dir = output_dir
+        self._engine: Engine = "hotcoco" if use_fast_impl else "pycocotools"
+        self._allow_cached_coco = allow_cached_coco
+        self._cpu_device = torch.device("cpu")
+        self._dataset_name = dataset_name
+        self._metadata = MetadataCatalog.get(dataset_name)
+        if isinstance(tasks, CfgNode):
+            # Callers of the first releases pass their whole config here.
+            kpt_oks_sigmas = kpt_oks_sigmas or tasks.TEST.KEYPOINT_OKS_SIGMAS
+            tasks = None
+        self._tasks = _checked_tasks(tasks)
+        self._kpt_oks_sigmas = tuple(kpt_oks_sigmas)
+        self._max_dets_per_image = _detection_limits(max_dets_per_image)
+        self._predictions: list[dict[str, Any]] = []
+        if not distributed or comm.is_main_process():
+            self._ground_truth  # noqa: B018  # a missing annotation file should stop the run before it infers
+
+    @cached_property
+    def _ground_truth(self) -> dict[str, Any]:
+        """The data set in COCO's JSON layout."""
+        json_file = getattr(self._metadata, "json_file", None)
+        if json_file is None and self._output_dir is None:
+            return convert_to_coco_dict(self._dataset_name)
+        if json_file is None:
+            json_file = os.path.join(self._output_dir or "", f"{self._dataset_name}_coco_format.json")
+            self._logger.info(
+                "'%s' is not in COCO's format; converting it to %s", self._dataset_name, json_file
+            )
+            convert_to_coco_json(self._dataset_name, json_file, allow_cached=self._allow_cached_coco)
+        with PathManager.open(json_file, "r") as file:
+            return json.load(file)
+
+    @cached_property
+    def _coco_api(self) -> COCO:
+        """The ground truth as pycocotools object, for subclasses."""
+        return make_coco(self._ground_truth)
+
+    @property
+    def _do_evaluation(self) -> bool:
+        return "annotations" in self._ground_truth
+
+    def reset(self) -> None:
+        self._predictions = []
+
+    def process(self, inputs: Sequence[Mapping[str, Any]], outputs: Sequence[Mapping[str, Any]]) -> None:
+        """Take in one batch.
+
+        Args:
+            inputs: with "image_id", one per image.
+            outputs: with "instances", "proposals" or both (`Instances` in original-image pixels).
+        """
+        for image, output in zip(inputs, outputs):
+            prediction: dict[str, Any] = {"image_id": image["image_id"]}
+            if "instances" in output:
+                instances = output["instances"].to(self._cpu_device)
+                prediction["instances"] = self.instances_to_json(instances, image["image_id"])
+            if "proposals" in output:
+                prediction["proposals"] = output["proposals"].to(self._cpu_device)
+            if len(prediction) > 1:
+                self._predictions.append(prediction)
+
+    def instances_to_json(self, instances: Instances, img_id: int) -> list[dict[str, Any]]:
+        """Turn the detections of one image into result entries; a hook for other kinds of boxes."""
+        return instances_to_coco_json(instances, img_id)
+
+    def evaluate(self, img_ids: Collection[int] | None = None) -> dict[str, Any]:
+        """Score what was collected.
+
+        Args:
+            img_ids: ids of the images to score; None for the whole data set.
+
+        Returns:
+            For each task a mapping from metric to percent: AP, AP50, AP75, APs, APm, APl and AP-<category>;
+            for proposals "box_proposals" with AR@100, ARs@100 ... ARl@1000. Metrics without ground truth are
+            nan, with the reason in the log. Empty on processes other than the main one.
+        """
+        predictions = self._predictions
+        if self._distributed:
+            comm.synchronize()
+            predictions = list(itertools.chain(*comm.gather(predictions, dst=0)))
+            if not comm.is_main_process():
+                return {}
+        if not predictions:
+            self._logger.warning(
+                "COCOEvaluator received no predictions: the model's outputs have neither 'instances' nor "
+                "'proposals'"
+            )
+            return {}
+        if self._output_dir:
+            with atomic_write(os.path.join(self._output_dir, _PREDICTIONS_FILE)) as file:
+                torch.save(predictions, file)
+        self._results: OrderedDict[str, Any] = OrderedDict()
+        if "proposals" in predictions[0]:
+            self._eval_box_proposals(predictions)
+        if "instances" in predictions[0]:
+            self._eval_predictions(predictions, img_ids=img_ids)
+        return copy.deepcopy(self._results)
+
+    def _tasks_from_predictions(self, predictions: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+        return tasks_in_predictions(predictions)
+
+    def _eval_predictions(
+        self, predictions: Sequence[Mapping[str, Any]], img_ids: Collection[int] | None = None
+    ) -> None:
+        """Write the result file and score it for every task."""
+        entries = list(itertools.chain.from_iterable(p["instances"] for p in predictions))
+        tasks = self._tasks or self._tasks_from_predictions(entries)
+        dataset_ids = self._contiguous_to_dataset()
+        if dataset_ids is not None:
+            entries = to_dataset_categories(entries, dataset_ids, self._dataset_name)
+        if self._output_dir:
+            path = os.path.join(self._output_dir, self._results_file)
+            with atomic_write(path, "w") as file:
+                file.write(json.dumps(entries))
+            self._logger.info("Saved %d predictions to %s", len(entries), path)
+        if not self._do_evaluation:
+            self._logger.info("'%s' has no annotations: predictions are not scored", self._dataset_name)
+            return
+        for task in tasks:
+            problem = _why_not_scorable(task, entries, self._ground_truth)
+            if problem is None:
+                self._results[task] = self._score(entries, task, img_ids)
+            elif self._tasks is None:
+                self._logger.warning("%s is not scored: %s", task, problem)
+            else:
+                raise ValueError(f"cannot score the task '{task}': {problem}")
+
+    def _contiguous_to_dataset(self) -> dict[int, int] | None:
+        """The data set's id of each class of the model; None where they are the same."""
+        mapping = getattr(self._metadata, "thing_dataset_id_to_contiguous_id", None)
+        return None if mapping is None else {contiguous: id for id, contiguous in mapping.items()}
+
+    def _score(
+        self, entries: Sequence[Mapping[str, Any]], task: str, img_ids: Collection[int] | None
+    ) -> dict[str, float]:
+        scores: CocoScores | None = None
+        if entries:
+            settings = CocoSettings(
+                max_dets=None if task == "keypoints" else self._max_dets_per_image,
+                oks_sigmas=self._kpt_oks_sigmas or None,
+                img_ids=sorted(img_ids) if img_ids is not None else None,
+            )
+            self._check_keypoint_sigmas(entries, task)
+            scores = score_coco(
+                self._ground_truth,
+                entries,
+                task,
+                settings,
+                engine=self._engine,
+                evaluator_class=self._evaluator_class,
+            )
+            self._logger.info("COCO summary for %s:\n%s", task, scores.summary())
+        results = results_of_scores(scores, task, self._metadata.get("thing_classes"))
+        for reason in explain_missing_numbers(results, self._ground_truth, entries, task, img_ids):
+            self._logger.warning("%s: %s", task, reason)
+        return results
+
+    def _check_keypoint_sigmas(self, entries: Sequence[Mapping[str, Any]], task: str) -> None:
+        if task != "keypoints":
+            return
+        num_keypoints = len(entries[0]["keypoints"]) // 3
+        num_sigmas = len(self._kpt_oks_sigmas) or 17
+        if num_keypoints != num_sigmas:
+            raise ValueError(
+                f"The model predicts {num_keypoints} keypoints, but there are {num_sigmas} OKS sigmas "
+                "(COCO's own 17 where none are given). Set TEST.KEYPOINT_OKS_SIGMAS to one value per keypoint"
+            )
+
+    def _eval_box_proposals(self, predictions: Sequence[Mapping[str, Any]]) -> None:
+        """Write the proposals, in the format that precomputed proposals are read from, and score their
+        recall.
+        """
+        if self._output_dir:
+            proposals = [p["proposals"] for p in predictions]
+            data = {
+                "boxes": [p.proposal_boxes.tensor.numpy() for p in proposals],
+                "objectness_logits": [p.objectness_logits.numpy() for p in proposals],
+                "ids": [p["image_id"] for p in predictions],
+                "bbox_mode": BoxMode.XYXY_ABS.value,
+            }
+            with atomic_write(os.path.join(self._output_dir, _PROPOSALS_FILE)) as file:
+                pickle.dump(data, file)
+        if not self._do_evaluation:
+            self._logger.info("'%s' has no annotations: proposals are not scored", self._dataset_name)
+            return
+        results = proposal_metrics(predictions, self._ground_truth)
+        self._logger.info("Proposal metrics:\n%s", format_metrics_table(results))
+        self._results["box_proposals"] = results
+
+
+def _why_not_scorable(
+    task: str, entries: Sequence[Mapping[str, Any]], ground_truth: Mapping[str, Any]
+) -> str | None:
+    """Say which side lacks what a task compares; None when both have it."""
+    key = {"bbox": "bbox", "segm": "segmentation", "keypoints": "keypoints"}[task]
+    if any(key not in entry for entry in entries):
+        return f"the predictions have no '{key}'; does the model have the head for it?"
+    if any(key not in annotation for annotation in ground_truth["annotations"]):
+        return f"annotations of the ground truth have no '{key}'"
+    return None
+
+
+def _checked_tasks(tasks: Iterable[str] | None) -> tuple[str, ...] | None:
+    if tasks is None:
+        return None
+    chosen = (tasks,) if isinstance(tasks, str) else tuple(tasks)
+    unknown = [task for task in chosen if task not in METRICS]
+    if unknown:
+        raise ValueError(f"tasks should be among {sorted(METRICS)}, got {unknown}")
+    return chosen
+
+
+def _detection_limits(max_dets_per_image: int | Sequence[int] | None) -> list[int]:
+    """Ascending limits: AP is taken at the largest."""
+    if max_dets_per_image is None:
+        return [1, 10, 100]
+    if isinstance(max_dets_per_image, int):
+        limits = [1, min(10, max_dets_per_image), max_dets_per_image]
+    else:
+        limits = list(max_dets_per_image)
+    if not limits or min(limits) < 1:
+        raise ValueError(f"max_dets_per_image should be at least 1, got {max_dets_per_image}")
+    return sorted(set(limits))
+
+
+class COCOevalMaxDets(COCOeval):
+    """`COCOeval` whose summary follows `params.maxDets` for AP as well, where the original insists on 100."""
+
+    def summarize(self) -> None:
+        """Print the 12 numbers (10 for keypoints) and keep them in `stats`; -1 marks missing ground truth."""
+        if not self.eval:
+            raise RuntimeError("call accumulate() before summarize()")
+        if self.params.iouType == "keypoints":
+            super().summarize()
+            return
+        scores = CocoScores(
+            precision=self.eval["precision"],
+            recall=self.eval["recall"],
+            scores=self.eval["scores"],
+            iou_thrs=np.asarray(self.params.iouThrs),
+            cat_ids=list(self.params.catIds),
+            area_labels=list(self.params.areaRngLbl),
+            max_dets=list(self.params.maxDets),
+            iou_type=self.params.iouType,
+        )
+        self.stats = np.nan_to_num(np.asarray(list(scores.metrics().values())), nan=-1.0)
+        print(scores.summary())

@@ -1,0 +1,111 @@
+"""COCO scores as results: metric names, tables for the log, and reasons for numbers that are missing."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from detectron2.evaluation.coco_evaluation.engine import CocoScores
+from detectron2.evaluation.tables import format_category_table, format_metrics_table
+
+logger = logging.getLogger(__name__)
+
+METRICS = {
+    "bbox": ("AP", "AP50", "AP75", "APs", "APm", "APl"),
+    "segm": ("AP", "AP50", "AP75", "APs", "APm", "APl"),
+    "keypoints": ("AP", "AP50", "AP75", "APm", "APl"),
+}
+_SIZES = {
+    "APs": ("small", "below 32x32 pixels", 0.0, 32.0**2),
+    "APm": ("medium", "32x32 to 96x96 pixels", 32.0**2, 96.0**2),
+    "APl": ("large", "above 96x96 pixels", 96.0**2, 1e10),
+}
+
+
+def results_of_scores(
+    scores: CocoScores | None, iou_type: str, class_names: Sequence[str] | None
+) -> dict[str, float]:
+    """The result mapping of one task, in percent, and the same as tables in the log.
+
+    Args:
+        scores: None when there was nothing to score; every metric is nan then.
+        iou_type: the task.
+        class_names: in the order of the model's classes; with more than one, AP per category is added.
+    """
+    if scores is None:
+        return dict.fromkeys(METRICS[iou_type], float("nan"))
+    summary = scores.metrics()
+    results = {metric: 100 * summary[metric] for metric in METRICS[iou_type]}
+    logger.info("Evaluation results for %s:\n%s", iou_type, format_metrics_table(results))
+    if class_names is None or len(class_names) <= 1:
+        return results
+    if len(class_names) != len(scores.cat_ids):
+        raise ValueError(
+            f"The metadata names {len(class_names)} classes, but the ground truth has {len(scores.cat_ids)} "
+            "categories. Both should come from the same data set: check `thing_classes` and the `json_file` "
+            "of the metadata"
+        )
+    per_category = {name: 100 * scores.category_precision(index) for index, name in enumerate(class_names)}
+    logger.info("Per-category %s AP:\n%s", iou_type, format_category_table(per_category, "AP"))
+    num_absent = sum(np.isnan(ap) for ap in per_category.values())
+    if num_absent:
+        logger.info("AP is nan for %d categories without an object in the ground truth", num_absent)
+    results.update({f"AP-{name}": ap for name, ap in per_category.items()})
+    return results
+
+
+def explain_missing_numbers(
+    results: Mapping[str, float],
+    ground_truth: Mapping[str, Any],
+    detections: Collection[Mapping[str, Any]],
+    iou_type: str,
+    img_ids: Collection[int] | None = None,
+) -> list[str]:
+    """Say why metrics are nan, and why an AP of zero may not mean a bad model.
+
+    Returns:
+        One sentence per finding; none when every main metric has a value.
+    """
+    image_ids = set(img_ids) if img_ids is not None else {image["id"] for image in ground_truth["images"]}
+    objects = [
+        a for a in ground_truth["annotations"] if a["image_id"] in image_ids and not a.get("iscrowd", 0)
+    ]
+    if not detections:
+        return [
+            "every metric is nan: no detections. The model predicted nothing above its score threshold "
+            "(MODEL.ROI_HEADS.SCORE_THRESH_TEST); untrained or wrong weights are the usual reason"
+        ]
+    if not objects:
+        return ["every metric is nan: no objects in the ground truth of the evaluated images"]
+    reasons = []
+    if iou_type == "keypoints" and not any(a.get("num_keypoints", 0) for a in objects):
+        reasons.append(
+            "every metric is nan: no object of the ground truth has a visible keypoint ('num_keypoints')"
+        )
+    areas = np.asarray([a.get("area", 0) for a in objects])
+    for metric, (size, bounds, low, high) in _SIZES.items():
+        if np.isnan(results.get(metric, 0.0)) and not ((areas >= low) & (areas <= high)).any():
+            reasons.append(f"{metric} is nan: no {size} objects ({bounds}) in the ground truth")
+    reasons.extend(_disjoint_ids(objects, detections, image_ids))
+    return reasons
+
+
+def _disjoint_ids(
+    objects: Collection[Mapping[str, Any]],
+    detections: Collection[Mapping[str, Any]],
+    image_ids: Collection[int],
+) -> list[str]:
+    found = []
+    if not image_ids & {d["image_id"] for d in detections}:  # type: ignore[operator]
+        found.append(
+            "AP is 0: no detection belongs to an image of the ground truth; their image ids are disjoint"
+        )
+    if not {a["category_id"] for a in objects} & {d["category_id"] for d in detections}:
+        found.append(
+            "AP is 0: no detection has a category of the ground truth; check "
+            "thing_dataset_id_to_contiguous_id in the metadata"
+        )
+    return found
