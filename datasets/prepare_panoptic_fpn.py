@@ -25,6 +25,7 @@ from tqdm import tqdm
 from detectron2.data.datasets.builtin_meta import separated_panoptic_meta
 from detectron2.data.detection_utils.panoptic_png import LABEL_OF_THINGS, draw_labels, read_panoptic_ids
 from detectron2.utils.file_io import atomic_write
+from detectron2.utils.user_errors import UserValueError
 
 SPLITS = ("train2017", "val2017", "val2017_100")
 
@@ -51,7 +52,7 @@ def write_stuff_map(
     segments = annotation["segments_info"]
     unknown = sorted({segment["category_id"] for segment in segments} - labels.keys())
     if unknown:
-        raise ValueError(
+        raise UserValueError(
             f"Segments of {str(source)!r} have category ids {unknown}, which the JSON does not list."
         )
     label_of_segment = {segment["id"]: labels[segment["category_id"]] for segment in segments}

@@ -34,7 +34,7 @@ from detectron2.data.catalog import Metadata
 from detectron2.data.detection_utils import read_image
 from detectron2.engine.defaults import load_run
 from detectron2.utils.logger import setup_logger
-from detectron2.utils.user_errors import exit_on_user_error
+from detectron2.utils.user_errors import UserFileNotFoundError, UserValueError, exit_on_user_error
 
 logger = logging.getLogger("detectron2.demo")
 
@@ -109,7 +109,7 @@ def _read_cfg(args: argparse.Namespace) -> tuple[CfgNode, Metadata | None]:
         return cfg, None
     weights = dict(zip(args.opts[::2], args.opts[1::2])).get("MODEL.WEIGHTS")
     if not weights:
-        raise ValueError(
+        raise UserValueError(
             "give --config-file, or a checkpoint that carries its config: --opts MODEL.WEIGHTS model.pth"
         )
     return load_run(weights, args.opts)
@@ -167,7 +167,7 @@ def plan_outputs(pictures: Sequence[str], output: str | None) -> dict[str, str |
     originals = {os.path.realpath(picture) for picture in pictures}
     for picture, target in planned.items():
         if os.path.realpath(target) in originals:
-            raise ValueError(
+            raise UserValueError(
                 f"the drawing of {picture} would overwrite an input; give --output another folder"
             )
     return dict(planned)
@@ -213,7 +213,9 @@ def show(bgr: np.ndarray, wait: int) -> bool:
         cv2.imshow(WINDOW_NAME, bgr)
         return cv2.waitKey(wait) == 27
     except cv2.error as error:
-        raise ValueError("OpenCV cannot open a window here; give --output to write files instead") from error
+        raise UserValueError(
+            "OpenCV cannot open a window here; give --output to write files instead"
+        ) from error
 
 
 def read_frames(capture: cv2.VideoCapture) -> Iterator[np.ndarray]:
@@ -234,7 +236,7 @@ def video_writer(path: str, frames_per_second: float, size: tuple[int, int]) -> 
     """
     suffix = os.path.splitext(path)[1].lower()
     if suffix not in VIDEO_CODECS:
-        raise ValueError(f"cannot write a video as '{path}': end it in one of {', '.join(VIDEO_CODECS)}")
+        raise UserValueError(f"cannot write a video as '{path}': end it in one of {', '.join(VIDEO_CODECS)}")
     folder = os.path.dirname(path) or "."
     os.makedirs(folder, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".demo", dir=folder) as scratch:
@@ -242,7 +244,7 @@ def video_writer(path: str, frames_per_second: float, size: tuple[int, int]) -> 
         codec = cv2.VideoWriter.fourcc(*VIDEO_CODECS[suffix])
         writer = cv2.VideoWriter(temporary, codec, frames_per_second, size)
         if not writer.isOpened():
-            raise ValueError(f"the installed OpenCV cannot write {suffix} videos; try another suffix")
+            raise UserValueError(f"the installed OpenCV cannot write {suffix} videos; try another suffix")
         try:
             yield writer
         finally:
@@ -253,12 +255,12 @@ def video_writer(path: str, frames_per_second: float, size: tuple[int, int]) -> 
 def run_on_video(demo: VisualizationDemo, source: str | int, output: str | None) -> None:
     """Predict on a video file (a path) or a camera (a number)."""
     if isinstance(source, str) and not os.path.isfile(source):
-        raise FileNotFoundError(f"there is no video file '{source}'")
+        raise UserFileNotFoundError(f"there is no video file '{source}'")
     target = video_output(source, output)
     capture = cv2.VideoCapture(source)
     if not capture.isOpened():
         kind = f"the video '{source}'" if isinstance(source, str) else f"camera {source}"
-        raise ValueError(f"OpenCV cannot open {kind}")
+        raise UserValueError(f"OpenCV cannot open {kind}")
     size = (int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)), int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT)))
     frames_per_second = capture.get(cv2.CAP_PROP_FPS) or DEFAULT_FRAMES_PER_SECOND
     total = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if isinstance(source, str) else 0
@@ -276,7 +278,7 @@ def run_on_video(demo: VisualizationDemo, source: str | int, output: str | None)
             for num_frames, drawing in enumerate(drawings, 1):  # noqa: B007
                 writer.write(drawing)
             if not num_frames:
-                raise ValueError(f"'{source}' holds no frame that OpenCV can read")
+                raise UserValueError(f"'{source}' holds no frame that OpenCV can read")
         logger.info("Wrote %d frames to %s", num_frames, target)
     finally:
         capture.release()
@@ -291,7 +293,9 @@ def video_output(source: str | int, output: str | None) -> str | None:
         stem = os.path.splitext(os.path.basename(source))[0] if isinstance(source, str) else "webcam"
         target = os.path.join(output, f"{stem}.mp4")
     if isinstance(source, str) and os.path.realpath(target) == os.path.realpath(source):
-        raise ValueError(f"the drawing of {source} would overwrite it; give --output another folder or name")
+        raise UserValueError(
+            f"the drawing of {source} would overwrite it; give --output another folder or name"
+        )
     return target
 
 

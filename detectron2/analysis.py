@@ -15,6 +15,7 @@ from typing import Any
 from torch import nn
 
 from detectron2.export.flatten import TracingAdapter
+from detectron2.utils.user_errors import UserValueError
 
 with warnings.catch_warnings():
     # fvcore.nn compiles a loss function with torch.jit.script when it is imported.
@@ -107,7 +108,7 @@ def find_unused_parameters(model: nn.Module, inputs: Any) -> list[str]:
         Names of the parameters.
     """
     if not model.training:
-        raise ValueError("find_unused_parameters looks at a training step: call model.train() first")
+        raise UserValueError("find_unused_parameters looks at a training step: call model.train() first")
     model.zero_grad(set_to_none=True)
     losses = model(inputs)
     total: Any = sum(losses.values()) if isinstance(losses, dict) else losses

@@ -28,7 +28,7 @@ from detectron2.config import CfgNode, LazyConfig, get_cfg, instantiate
 from detectron2.data import build_detection_test_loader
 from detectron2.modeling import build_model
 from detectron2.utils.logger import setup_logger
-from detectron2.utils.user_errors import exit_on_user_error
+from detectron2.utils.user_errors import UserValueError, exit_on_user_error
 
 logger = logging.getLogger("detectron2.tools.analyze_model")
 
@@ -89,7 +89,7 @@ def report_counts(count: Count, unit: str, model: nn.Module, inputs: Iterable[li
             per_operator[name].append(value)
         totals.append(sum(counts.values()))
     if not totals:
-        raise ValueError("There is no image to count on: the test set is empty, or --num-inputs is 0")
+        raise UserValueError("There is no image to count on: the test set is empty, or --num-inputs is 0")
     means = {name: round(sum(values) / len(totals), 3) for name, values in per_operator.items()}
     logger.info("%s by operator: %s", unit, means)
     logger.info(

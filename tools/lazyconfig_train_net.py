@@ -35,7 +35,7 @@ from detectron2.engine import (
 )
 from detectron2.evaluation import inference_on_dataset, print_csv_format
 from detectron2.utils import comm
-from detectron2.utils.user_errors import exit_on_user_error
+from detectron2.utils.user_errors import UserValueError, exit_on_user_error
 
 logger = logging.getLogger("detectron2.tools.lazyconfig_train_net")
 
@@ -45,14 +45,16 @@ _SECTIONS = ("model", "dataloader", "optimizer", "lr_multiplier", "train")
 def load_config(args: argparse.Namespace) -> DictConfig:
     """Read the config file and the overrides, and refuse what cannot work before anything starts."""
     if not args.config_file:
-        raise ValueError("--config-file is needed: the path of a Python config")
+        raise UserValueError("--config-file is needed: the path of a Python config")
     cfg = LazyConfig.apply_overrides(LazyConfig.load(args.config_file), args.opts)
     needed = ("model", "dataloader", "train") if args.eval_only else _SECTIONS
     missing = [name for name in needed if name not in cfg]
     if missing:
-        raise ValueError(f"{args.config_file} must define {', '.join(needed)}; it lacks {', '.join(missing)}")
+        raise UserValueError(
+            f"{args.config_file} must define {', '.join(needed)}; it lacks {', '.join(missing)}"
+        )
     if args.eval_only and not args.resume and not cfg.train.init_checkpoint:
-        raise ValueError(
+        raise UserValueError(
             "--eval-only needs weights to evaluate: add train.init_checkpoint=path/to/model_final.pth to the "
             "end of the command, or --resume for the last checkpoint in train.output_dir."
         )

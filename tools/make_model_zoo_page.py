@@ -19,6 +19,7 @@ from typing import Any
 
 from detectron2.config import get_cfg
 from detectron2.utils.file_io import Detectron2Handler, atomic_write
+from detectron2.utils.user_errors import UserValueError
 
 ROOT = Path(__file__).resolve().parents[1]
 RES2NET = "Res2Net"
@@ -147,13 +148,13 @@ def make_page(page: str, root: Path = ROOT) -> str:
     def replace(found: re.Match[str]) -> str:
         name = found[1]
         if name not in tables:
-            raise ValueError(f"the page has a table {name!r}, but there are no such configs")
+            raise UserValueError(f"the page has a table {name!r}, but there are no such configs")
         written.append(name)
         return f"<!-- table: {name} -->\n{make_table(zoo, name, tables[name])}\n<!-- end of table -->"
 
     new = re.sub(r"<!-- table: (\S+) -->\n.*?<!-- end of table -->", replace, page, flags=re.DOTALL)
     if missing := sorted(set(tables) - set(written)):
-        raise ValueError(f"the page has no table for {', '.join(missing)}: write `<!-- table: NAME -->`")
+        raise UserValueError(f"the page has no table for {', '.join(missing)}: write `<!-- table: NAME -->`")
     return new
 
 

@@ -37,7 +37,7 @@ from detectron2.modeling import build_model
 from detectron2.solver import build_lr_scheduler, build_optimizer
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
-from detectron2.utils.user_errors import exit_on_user_error
+from detectron2.utils.user_errors import UserFloatingPointError, exit_on_user_error
 
 logger = logging.getLogger("detectron2.tools.plain_train_net")
 
@@ -113,7 +113,7 @@ def train_step(model: nn.Module, optimizer: torch.optim.Optimizer, batch: list[A
     losses: dict[str, Tensor] = model(batch)
     total = torch.stack(list(losses.values())).sum()
     if not torch.isfinite(total):
-        raise FloatingPointError(
+        raise UserFloatingPointError(
             f"the loss is not finite: {losses}. Lower SOLVER.BASE_LR, or look at the data of this batch."
         )
     optimizer.zero_grad()

@@ -38,6 +38,7 @@ from detectron2.engine.hooks import EvalHook
 from detectron2.utils.file_io import atomic_write
 from detectron2.utils.logger import setup_logger
 from detectron2.utils.precision import prefers_bfloat16
+from detectron2.utils.user_errors import UserValueError
 from detectron2.visualization.comparison import side_by_side
 from detectron2.visualization.report import Chart, Report, Table, read_metrics
 from detectron2.visualization.visualizer import Visualizer
@@ -154,7 +155,7 @@ def check_same_run(cfg: CfgNode, files: OutputFiles) -> None:
         if before[key] != now[key] and not key.startswith(_FREE_SETTINGS)
     ]
     if changed:
-        raise ValueError(
+        raise UserValueError(
             f"{files.folder} holds a run with other settings: {', '.join(changed[:6])}. Give another"
             " --output-dir, or remove that folder to start over"
         )

@@ -31,7 +31,7 @@ from detectron2.engine import (
 from detectron2.engine.hooks import EvalHook
 from detectron2.evaluation import DatasetEvaluator, verify_results
 from detectron2.utils import comm
-from detectron2.utils.user_errors import exit_on_user_error
+from detectron2.utils.user_errors import UserValueError, exit_on_user_error
 
 logger = logging.getLogger("detectron2.tools.train_net")
 
@@ -80,7 +80,7 @@ def load_config(args: argparse.Namespace) -> CfgNode:
     if cfg.TEST.AUG.ENABLED:
         modeling.find_tta_class(cfg)
     if args.eval_only and not args.resume and not cfg.MODEL.WEIGHTS:
-        raise ValueError(
+        raise UserValueError(
             "--eval-only needs weights to evaluate: add MODEL.WEIGHTS path/to/model_final.pth to the end of "
             "the command, or --resume for the last checkpoint in OUTPUT_DIR."
         )

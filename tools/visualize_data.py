@@ -21,7 +21,7 @@ from detectron2.config import CfgNode, get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog, build_detection_train_loader
 from detectron2.data.detection_utils import convert_image_to_rgb, read_image
 from detectron2.utils.logger import setup_logger
-from detectron2.utils.user_errors import exit_on_user_error
+from detectron2.utils.user_errors import UserValueError, exit_on_user_error
 from detectron2.visualization.canvas import VisImage
 from detectron2.visualization.inputs import drop_things
 from detectron2.visualization.visualizer import Visualizer
@@ -55,7 +55,7 @@ def load_config(args: argparse.Namespace) -> CfgNode:
     cfg.merge_from_list(args.opts)
     cfg.freeze()
     if not cfg.DATASETS.TRAIN:
-        raise ValueError(
+        raise UserValueError(
             "DATASETS.TRAIN names no data set; add for example DATASETS.TRAIN \"('coco_2017_val',)\""
         )
     return cfg
@@ -131,7 +131,7 @@ def show(drawing: VisImage) -> None:
         cv2.imshow("detectron2", drawing.get_image()[:, :, ::-1])
         cv2.waitKey()
     except cv2.error as error:
-        raise ValueError("OpenCV cannot open a window here; leave --show out to write files") from error
+        raise UserValueError("OpenCV cannot open a window here; leave --show out to write files") from error
 
 
 if __name__ == "__main__":

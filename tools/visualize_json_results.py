@@ -28,7 +28,7 @@ from detectron2.data.detection_utils import read_image
 from detectron2.structures import Boxes, BoxMode, Instances
 from detectron2.utils.file_io import PathManager, atomic_write
 from detectron2.utils.logger import setup_logger
-from detectron2.utils.user_errors import exit_on_user_error
+from detectron2.utils.user_errors import UserValueError, exit_on_user_error
 from detectron2.visualization.comparison import side_by_side
 from detectron2.visualization.visualizer import Visualizer
 
@@ -86,7 +86,7 @@ def class_mapping(metadata: Metadata, entries: Sequence[Mapping[str, Any]]) -> d
     used = {entry["category_id"] for entry in entries}
     mapping = dict(known) if known is not None else {category: category for category in used}
     if used - mapping.keys():
-        raise ValueError(
+        raise UserValueError(
             f"the result file has category id {min(used - mapping.keys())}, which '{metadata.name}' lacks; "
             "name the data set that was evaluated with --dataset"
         )

@@ -12,6 +12,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from detectron2.utils.user_errors import UserValueError
+
 from .backbone_layout import BackboneLayout, expected_shapes, infer_layout
 
 __all__ = ["ConvertedBackbone", "convert_backbone", "is_foreign_backbone"]
@@ -81,7 +83,7 @@ def convert_backbone(weights: Mapping[str, Array]) -> ConvertedBackbone[Array]:
     """
     prefix = _find_prefix(weights)
     if prefix is None:
-        raise ValueError(_describe_stranger(weights))
+        raise UserValueError(_describe_stranger(weights))
     dropped = [name for name in weights if not name.startswith(prefix)]
     own: dict[str, Array] = {}
     for name, value in weights.items():
@@ -171,7 +173,7 @@ def _check(converted: Mapping[str, Array], unknown: list[str]) -> BackboneLayout
     shapes = {name: tuple(value.shape) for name, value in converted.items()}  # type: ignore[attr-defined]
     layout = infer_layout(shapes)
     if layout is None:
-        raise ValueError(f"the backbone misses its stem or first block; there are {_list(list(shapes))}")
+        raise UserValueError(f"the backbone misses its stem or first block; there are {_list(list(shapes))}")
     expected = expected_shapes(layout)
     problems = []
     unknown = unknown + [name for name in shapes if name not in expected]
@@ -190,7 +192,7 @@ def _check(converted: Mapping[str, Array], unknown: list[str]) -> BackboneLayout
     if not problems and layout.depth is None and not layout.is_res2net:
         problems.append(f"a ResNet with {layout.blocks_per_stage} blocks has no MODEL.RESNETS.DEPTH")
     if problems:
-        raise ValueError(f"the weights look like a {layout.title}, but there are " + "; ".join(problems))
+        raise UserValueError(f"the weights look like a {layout.title}, but there are " + "; ".join(problems))
     return layout
 
 

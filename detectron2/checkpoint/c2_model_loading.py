@@ -13,6 +13,8 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 from torch import Tensor
 
+from detectron2.utils.user_errors import UserValueError
+
 __all__ = [
     "align_and_update_state_dicts",
     "convert_basic_c2_names",
@@ -92,7 +94,7 @@ def convert_c2_detectron_names(weights: Mapping[str, Tensor]) -> tuple[dict[str,
     for basic_name, (original, weight) in zip(convert_basic_c2_names(list(weights)), weights.items()):
         name = _apply(_DETECTRON_RULES, basic_name)
         if name in origins:
-            raise ValueError(
+            raise UserValueError(
                 f"{origins[name]!r} and {original!r} of the Caffe2 checkpoint both mean {name!r}"
             )
         converted[name], origins[name] = _reorder_classes(name, weight), original
@@ -126,7 +128,7 @@ def match_by_suffix(model_keys: Iterable[str], checkpoint_keys: Iterable[str]) -
         if found is None:
             continue
         if found in partners:
-            raise ValueError(
+            raise UserValueError(
                 f"{found!r} of the checkpoint fits {partners[found]!r} and {model_key!r} of the model;"
                 " rename it to the one that is meant"
             )

@@ -6,6 +6,7 @@ from difflib import get_close_matches
 from typing import IO, Any
 
 from detectron2.utils.file_io import PathHandler, PathManager
+from detectron2.utils.user_errors import UserKeyError
 
 __all__ = ["ModelCatalog", "ModelCatalogHandler"]
 
@@ -95,7 +96,7 @@ class ModelCatalog:
                 return to_address(short)
         known = [prefix + short for prefix, (models, _) in families.items() for short in models]
         near = get_close_matches(name, known, n=3, cutoff=0.4)
-        raise KeyError(
+        raise UserKeyError(
             f"the model catalog has no {name!r}; " + (f"near it are {', '.join(near)}" if near else "")
         )
 

@@ -14,6 +14,7 @@ import yaml
 from torch import Tensor
 
 from detectron2.utils.file_io import atomic_write
+from detectron2.utils.user_errors import UserFileNotFoundError, UserValueError
 
 from .backbone_conversion import ConvertedBackbone, convert_backbone
 from .backbone_layout import BackboneLayout
@@ -48,17 +49,17 @@ def convert_file(source: str, target: str) -> ConvertedBackbone[Tensor]:
     """
     suffix = os.path.splitext(target)[1]
     if suffix not in _SUFFIXES:
-        raise ValueError(f"{target} must end in one of {', '.join(_SUFFIXES)}, the formats to write")
+        raise UserValueError(f"{target} must end in one of {', '.join(_SUFFIXES)}, the formats to write")
     if not os.path.isfile(source):
-        raise FileNotFoundError(f"there is no file {source}")
+        raise UserFileNotFoundError(f"there is no file {source}")
     weights = read_checkpoint_file(source)["model"]
     arrays = [name for name, value in weights.items() if not isinstance(value, (Tensor, np.ndarray))]
     if arrays:
-        raise ValueError(f"{source} must hold a dict of tensors; these are none: {arrays[:5]}")
+        raise UserValueError(f"{source} must hold a dict of tensors; these are none: {arrays[:5]}")
     try:
         converted = convert_backbone({name: _as_float(value) for name, value in weights.items()})
     except ValueError as error:
-        raise ValueError(f"{source}: {error}") from error
+        raise UserValueError(f"{source}: {error}") from error
     _write(converted.weights, target, suffix)
     return converted
 

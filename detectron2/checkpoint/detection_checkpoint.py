@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager, atomic_write
+from detectron2.utils.user_errors import UserFileNotFoundError, UserValueError
 
 from .backbone_conversion import convert_backbone, is_foreign_backbone
 from .backbone_layout import explain_conflicts, infer_layout
@@ -92,7 +93,7 @@ class DetectionCheckpointer(Checkpointer):
         if not self.save_dir or not self.save_to_disk:
             return
         if os.path.basename(name) != name:
-            raise ValueError(f"a checkpoint is named by a file name without folders, got {name!r}")
+            raise UserValueError(f"a checkpoint is named by a file name without folders, got {name!r}")
         data = {"model": self.model.state_dict()}
         data |= {key: item.state_dict() for key, item in self.checkpointables.items()}
         data[NOTES_KEY] = {"versions": versions(), **self.notes}
@@ -140,7 +141,7 @@ class DetectionCheckpointer(Checkpointer):
             except CheckpointFileError as error:
                 raise CheckpointFileError(f"{address}: {error}{self._advise_on(address)}") from error
             except ValueError as error:
-                raise ValueError(f"{address}: {error}") from error
+                raise UserValueError(f"{address}: {error}") from error
             if incompatible is not None:  # a subclass may say nothing
                 self._log_incompatible_keys(incompatible)
             for key in self.checkpointables if checkpointables is None else checkpointables:
@@ -153,7 +154,7 @@ class DetectionCheckpointer(Checkpointer):
         try:
             self.checkpointables[key].load_state_dict(state)
         except (ValueError, TypeError, KeyError, IndexError, AttributeError, RuntimeError) as error:
-            raise ValueError(
+            raise UserValueError(
                 f"{address}: the state of {key} does not fit ({type(error).__name__}: {error}); to take only"
                 " the weights, give the file as MODEL.WEIGHTS of a run that does not resume"
             ) from error
@@ -173,7 +174,7 @@ class DetectionCheckpointer(Checkpointer):
         is_here = os.path.isfile(path)
         everywhere = comm.all_gather(is_here)
         if not any(everywhere):
-            raise FileNotFoundError(f"there is no checkpoint {address}{self._advise_on(address)}")
+            raise UserFileNotFoundError(f"there is no checkpoint {address}{self._advise_on(address)}")
         if not all(everywhere):
             source = everywhere.index(True)
             logger.warning("Not every process can read %s: it is sent over from process %d", address, source)
@@ -223,7 +224,7 @@ class DetectionCheckpointer(Checkpointer):
             del weights[name]
         matched = [name for name in weights if name in model_state and not _is_obsolete(name)]
         if model_state and not matched:
-            raise ValueError(_describe_no_match(list(weights), list(model_state), incorrect_shapes))
+            raise UserValueError(_describe_no_match(list(weights), list(model_state), incorrect_shapes))
         refuse_unusable(weights, model_state)
 
         result = self.model.load_state_dict(weights, strict=False)
@@ -255,14 +256,14 @@ def _split_query(path: str) -> tuple[str, dict[str, list[str]]]:
 def _as_tensors(state: Any) -> OrderedDict[str, Tensor]:
     """Turn arrays into tensors and take off the wrapper that DistributedDataParallel leaves in names."""
     if not isinstance(state, Mapping):
-        raise ValueError(f"the model must be a dict of tensors, the file has a {type(state).__name__}")
+        raise UserValueError(f"the model must be a dict of tensors, the file has a {type(state).__name__}")
     is_wrapped = bool(state) and all(str(name).startswith("module.") for name in state)
     tensors: OrderedDict[str, Tensor] = OrderedDict()
     for name, value in state.items():
         if isinstance(value, np.ndarray):
             value = torch.from_numpy(value)
         if not isinstance(name, str) or not isinstance(value, Tensor):
-            raise ValueError(
+            raise UserValueError(
                 f"the model must be a dict of tensors, the file has a {type(value).__name__} at {name!r}"
             )
         tensors[name.removeprefix("module.") if is_wrapped else name] = value
@@ -320,7 +321,7 @@ def _refuse_other_architecture(weights: Mapping[str, Tensor], model_state: Mappi
     )
     conflict = explain_conflicts(in_file, in_model) if in_file and in_model else None
     if conflict:
-        raise ValueError(conflict)
+        raise UserValueError(conflict)
 
 
 def _describe_no_match(

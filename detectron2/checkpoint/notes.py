@@ -15,7 +15,7 @@ import torch
 
 import detectron2
 from detectron2.utils.file_io import PathManager
-from detectron2.utils.user_errors import suggest_files
+from detectron2.utils.user_errors import UserFileNotFoundError, UserTypeError, suggest_files
 
 from .reading import read_checkpoint_file
 
@@ -48,7 +48,7 @@ def plain_data(value: Any) -> Any:
             return kind(value)
     if hasattr(value, "tolist"):  # NumPy's arrays and numbers, tensors
         return plain_data(value.tolist())
-    raise TypeError(f"a {type(value).__name__} is not plain data")
+    raise UserTypeError(f"a {type(value).__name__} is not plain data")
 
 
 def read_notes(path: str) -> dict[str, Any]:
@@ -63,6 +63,6 @@ def read_notes(path: str) -> dict[str, Any]:
     """
     local_path = PathManager.get_local_path(path)
     if not os.path.isfile(local_path):
-        raise FileNotFoundError(f"there is no checkpoint {path}.{suggest_files(path)}")
+        raise UserFileNotFoundError(f"there is no checkpoint {path}.{suggest_files(path)}")
     notes = read_checkpoint_file(local_path).get(NOTES_KEY)
     return notes if isinstance(notes, dict) else {}

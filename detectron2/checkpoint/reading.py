@@ -16,6 +16,7 @@ import safetensors
 import torch
 
 from detectron2.utils import safe_pickle
+from detectron2.utils.user_errors import UserValueError
 
 __all__ = ["CheckpointFileError", "read_checkpoint_file"]
 
@@ -27,7 +28,7 @@ _FOLDER_BIT = 0x10  # among the attributes of a part of an archive
 _ZIP_MAGIC = b"PK\x03\x04"
 
 
-class CheckpointFileError(ValueError):
+class CheckpointFileError(UserValueError):
     """A file is no checkpoint that can be read."""
 
 

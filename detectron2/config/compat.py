@@ -9,6 +9,8 @@ import logging
 from collections.abc import Iterator, MutableMapping, Sequence
 from typing import Any, TypeVar
 
+from detectron2.utils.user_errors import UserValueError
+
 logger = logging.getLogger(__name__)
 
 __all__ = ["downgrade_config", "upgrade_config"]
@@ -30,7 +32,7 @@ def upgrade_config(cfg: _Cfg, to_version: int | None = None) -> _Cfg:
     target = LATEST_VERSION if to_version is None else to_version
     version = cfg["VERSION"]
     if not version <= target <= LATEST_VERSION:
-        raise ValueError(
+        raise UserValueError(
             f"cannot upgrade a config of version {version} to {target}; the latest is {LATEST_VERSION}"
         )
     cfg = _copy(cfg)
@@ -49,7 +51,7 @@ def downgrade_config(cfg: _Cfg, to_version: int) -> _Cfg:
     """
     version = cfg["VERSION"]
     if not 0 <= to_version <= version:
-        raise ValueError(f"cannot downgrade a config of version {version} to {to_version}")
+        raise UserValueError(f"cannot downgrade a config of version {version} to {to_version}")
     cfg = _copy(cfg)
     for step in range(version, to_version, -1):
         _CONVERTERS[step].downgrade(cfg)

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from detectron2.utils.registry import locate
+from detectron2.utils.user_errors import UserTypeError
 
 logger = logging.getLogger(__name__)
 
@@ -22,7 +23,7 @@ def dump_dataclass(obj: Any) -> dict[str, Any]:
         obj: an instance of a dataclass, whose init arguments are its fields.
     """
     if not dataclasses.is_dataclass(obj) or isinstance(obj, type):
-        raise TypeError(f"expected an instance of a dataclass, got {obj!r}")
+        raise UserTypeError(f"expected an instance of a dataclass, got {obj!r}")
     config: dict[str, Any] = {"_target_": dotted_path(type(obj))}
     for field in dataclasses.fields(obj):
         if field.init:
@@ -93,7 +94,7 @@ def _call_target(cfg: Mapping[str, Any]) -> Any:
     else:
         name = dotted_path(target) if hasattr(target, "__qualname__") else repr(target)
     if not callable(target):
-        raise TypeError(f"_target_ must be a callable or the dotted path of one, got {name!r}")
+        raise UserTypeError(f"_target_ must be a callable or the dotted path of one, got {name!r}")
     try:
         return target(**arguments)
     except TypeError:

@@ -30,6 +30,13 @@ from omegaconf import DictConfig, ListConfig, OmegaConf, SCMode
 from detectron2.config.config.yaml_reader import evaluate_literal, load_yaml
 from detectron2.config.instantiate import dotted_path, dump_dataclass
 from detectron2.utils.file_io import PathManager, atomic_write
+from detectron2.utils.user_errors import (
+    UserFileNotFoundError,
+    UserImportError,
+    UserKeyError,
+    UserTypeError,
+    UserValueError,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +56,7 @@ class LazyCall:
             target: a callable, its dotted path, or a config that stands for one.
         """
         if not (callable(target) or isinstance(target, (str, Mapping))):
-            raise TypeError(f"LazyCall takes a callable or the dotted path of one, got {target!r}")
+            raise UserTypeError(f"LazyCall takes a callable or the dotted path of one, got {target!r}")
         self._target = target
 
     def __call__(self, **kwargs: Any) -> DictConfig:
@@ -94,7 +101,7 @@ class LazyConfig:
         filename = filename.replace("/./", "/")
         suffix = os.path.splitext(filename)[1]
         if suffix not in (".py", ".yaml", ".yml"):
-            raise ValueError(f"a config file ends in .py or .yaml, got {filename!r}")
+            raise UserValueError(f"a config file ends in .py or .yaml, got {filename!r}")
         if suffix == ".py":
             variables = _run_config_file(filename)
         else:
@@ -111,7 +118,7 @@ class LazyConfig:
         missing = [key for key in ([keys] if isinstance(keys, str) else keys) if key not in variables]
         if missing:
             known = ", ".join(sorted(variables))
-            raise KeyError(f"{filename} defines no {', '.join(missing)}; it defines {known}")
+            raise UserKeyError(f"{filename} defines no {', '.join(missing)}; it defines {known}")
         if isinstance(keys, str):
             return _as_config(variables[keys])
         return tuple(_as_config(variables[key]) for key in keys)
@@ -161,7 +168,7 @@ class LazyConfig:
                 continue
             key, equals, text = override.lstrip("+").partition("=")
             if not equals or not key:
-                raise ValueError(f"an override has the form path.to.key=value, got {override!r}")
+                raise UserValueError(f"an override has the form path.to.key=value, got {override!r}")
             if not override.startswith("+"):
                 _require_section(cfg, key, override)
             OmegaConf.update(cfg, key, _read_value(text), merge=True, force_add=True)
@@ -198,7 +205,7 @@ def _caller_file() -> str:
 
 def _run_config_file(filename: str) -> dict[str, Any]:
     if not PathManager.isfile(filename):
-        raise FileNotFoundError(f"config file {filename} does not exist")
+        raise UserFileNotFoundError(f"config file {filename} does not exist")
     with PathManager.open(filename, "r") as stream:
         source = stream.read()
     namespace: dict[str, Any] = {"__file__": filename, "__package__": _CFG_PACKAGE_NAME}
@@ -250,7 +257,7 @@ def _import_config(from_file: str, name: str, level: int, variables: tuple[str, 
     elif PathManager.isdir(path):
         values = {}
     else:
-        raise ImportError(f"{from_file} imports {'.' * level}{name}, but there is no {path}.py")
+        raise UserImportError(f"{from_file} imports {'.' * level}{name}, but there is no {path}.py")
     for variable in variables:
         if variable not in values and PathManager.isfile(os.path.join(path, variable + ".py")):
             values[variable] = _import_config(from_file, f"{name}.{variable}".lstrip("."), level, ())
@@ -317,7 +324,7 @@ def _read_value(text: str) -> Any:
         return [_read_value(entry) for entry in entries]
     pairs = [entry.partition(":") for entry in entries]
     if not all(colon for _, colon, _ in pairs):
-        raise ValueError(f"a dict is written as {{key: value, ...}}, got {text!r}")
+        raise UserValueError(f"a dict is written as {{key: value, ...}}, got {text!r}")
     return {_read_value(key): _read_value(value) for key, _, value in pairs}
 
 
@@ -349,7 +356,7 @@ def _require_section(cfg: DictConfig, key: str, override: str) -> None:
         section = OmegaConf.select(cfg, path)
         if not isinstance(section, (DictConfig, ListConfig)):
             found = "does not exist" if section is None else f"is the value {section!r}"
-            raise KeyError(f"cannot apply {override!r}: {path} {found}, it must be a section")
+            raise UserKeyError(f"cannot apply {override!r}: {path} {found}, it must be a section")
 
 
 def _delete_key(cfg: DictConfig, key: str) -> None:
@@ -360,7 +367,7 @@ def _delete_key(cfg: DictConfig, key: str) -> None:
     elif isinstance(section, DictConfig) and name in section:
         del section[name]
     else:
-        raise KeyError(f"cannot delete {key}: there is no such key")
+        raise UserKeyError(f"cannot delete {key}: there is no such key")
 
 
 def _write_assignments(node: Any, path: str, lines: list[str]) -> None:

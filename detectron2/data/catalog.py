@@ -14,6 +14,8 @@ from collections import UserDict
 from collections.abc import Callable
 from typing import Any
 
+from detectron2.utils.user_errors import UserKeyError, UserTypeError, UserValueError
+
 logger = logging.getLogger(__name__)
 
 __all__ = ["DatasetCatalog", "LazyValue", "Metadata", "MetadataCatalog"]
@@ -78,13 +80,13 @@ class _DatasetCatalog(UserDict):
             ValueError: the name is taken by another function.
         """
         if not callable(func):
-            raise TypeError(
+            raise UserTypeError(
                 f"DatasetCatalog.register({name!r}, func): func must be a function that returns the data "
                 "set, "
                 f"got {type(func).__name__}. Wrap a list as `lambda: my_list`."
             )
         if name in self.data and not _is_same_loader(self.data[name], func):
-            raise ValueError(
+            raise UserValueError(
                 f"Data set {name!r} is already registered with another function. "
                 f"Use another name, or call DatasetCatalog.remove({name!r}) first."
             )
@@ -97,7 +99,7 @@ class _DatasetCatalog(UserDict):
             KeyError: no data set has this name.
         """
         if name not in self.data:
-            raise KeyError(
+            raise UserKeyError(
                 f"Data set {name!r} is not registered. {_did_you_mean(name, self.list())} "
                 "Call DatasetCatalog.register (or a register_* helper) before it is used."
             )
@@ -114,7 +116,7 @@ class _DatasetCatalog(UserDict):
             KeyError: no data set has this name.
         """
         if name not in self.data:
-            raise KeyError(f"Data set {name!r} is not registered. {_did_you_mean(name, self.list())}")
+            raise UserKeyError(f"Data set {name!r} is not registered. {_did_you_mean(name, self.list())}")
         del self.data[name]
 
     def __repr__(self) -> str:
@@ -154,7 +156,7 @@ class Metadata(types.SimpleNamespace):
                 return
             old, new = (v.resolve() if isinstance(v, LazyValue) else v for v in (current, value))
             if old != new:
-                raise ValueError(
+                raise UserValueError(
                     f"Metadata {key!r} of data set {self.name!r} cannot be set to a different value: "
                     f"it is {_shorten(old)}, and {_shorten(new)} was given. Register the other data under "
                     f"another name, or call MetadataCatalog.remove({self.name!r}) first."
@@ -193,7 +195,7 @@ class _MetadataCatalog(UserDict):
     def get(self, name: str) -> Metadata:  # type: ignore[override]  # the contract has no default
         """Metadata of a data set; the same object each time. The data set need not be registered."""
         if not name:
-            raise ValueError("MetadataCatalog.get needs the name of a data set, got an empty one.")
+            raise UserValueError("MetadataCatalog.get needs the name of a data set, got an empty one.")
         if name not in self.data:
             self.data[name] = Metadata(name=name)
         return self.data[name]
@@ -209,7 +211,7 @@ class _MetadataCatalog(UserDict):
             KeyError: there is none under this name.
         """
         if name not in self.data:
-            raise KeyError(f"There is no metadata of {name!r}. {_did_you_mean(name, self.list())}")
+            raise UserKeyError(f"There is no metadata of {name!r}. {_did_you_mean(name, self.list())}")
         del self.data[name]
 
     def __repr__(self) -> str:

@@ -17,6 +17,7 @@ from torch.utils import data
 from torch.utils.data.sampler import Sampler
 
 from detectron2.utils.serialize import PicklableWrapper
+from detectron2.utils.user_errors import UserTypeError
 
 logger = logging.getLogger(__name__)
 
@@ -136,7 +137,7 @@ class DatasetFromList(data.Dataset):
                 function from the list to a list-like object that stores them.
         """
         if not isinstance(serialize, (bool, Callable)):  # type: ignore[arg-type]
-            raise TypeError(f"serialize must be a bool or a function, got {type(serialize).__name__}.")
+            raise UserTypeError(f"serialize must be a bool or a function, got {type(serialize).__name__}.")
         self._copy = copy
         self._serialize = bool(serialize)
         store = serialize if callable(serialize) else _DEFAULT_DATASET_FROM_LIST_SERIALIZE_METHOD
@@ -165,9 +166,9 @@ class ToIterableDataset(data.IterableDataset):
             shard_chunk_size: how many indices in a row a worker takes.
         """
         if isinstance(dataset, data.IterableDataset):
-            raise TypeError("ToIterableDataset needs a data set with indices, got an iterable one.")
+            raise UserTypeError("ToIterableDataset needs a data set with indices, got an iterable one.")
         if not isinstance(sampler, Sampler):
-            raise TypeError(f"sampler must be a torch.utils.data.Sampler, got {type(sampler).__name__}.")
+            raise UserTypeError(f"sampler must be a torch.utils.data.Sampler, got {type(sampler).__name__}.")
         self.dataset = dataset
         self.sampler = sampler
         self.shard_sampler = shard_sampler

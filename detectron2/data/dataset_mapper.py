@@ -12,6 +12,7 @@ import torch
 
 from detectron2.config.config.construction import configurable
 from detectron2.structures.boxes import BoxMode
+from detectron2.utils.user_errors import UserValueError
 
 from .detection_utils.annotations import (
     annotations_to_instances,
@@ -79,7 +80,7 @@ class DatasetMapper:
             use_rotated_boxes: whether boxes become ``RotatedBoxes``; upright ones get the angle 0.
         """
         if recompute_boxes and not use_instance_mask:
-            raise ValueError("recompute_boxes needs use_instance_mask, since it measures the masks.")
+            raise UserValueError("recompute_boxes needs use_instance_mask, since it measures the masks.")
         self.is_train = is_train
         self.augmentations = AugmentationList(augmentations)
         self.image_format = image_format

@@ -15,6 +15,7 @@ from detectron2.evaluation.panoptic_evaluation.evaluator import COCOPanopticEval
 from detectron2.evaluation.pascal_voc_evaluation import PascalVOCDetectionEvaluator
 from detectron2.evaluation.rotated_coco_evaluation import RotatedCOCOEvaluator
 from detectron2.evaluation.sem_seg_evaluation import SemSegEvaluator
+from detectron2.utils.user_errors import UserNotImplementedError
 
 __all__ = ["build_evaluator"]
 
@@ -85,7 +86,7 @@ def build_evaluator(cfg: CfgNode, dataset_name: str, output_folder: str | None =
     folder = output_folder or os.path.join(cfg.OUTPUT_DIR, "inference")
     evaluator_type = getattr(MetadataCatalog.get(dataset_name), "evaluator_type", None)
     if evaluator_type not in _MAKERS:
-        raise NotImplementedError(
+        raise UserNotImplementedError(
             f"No evaluator for the data set {dataset_name!r}: its metadata has "
             f"evaluator_type={evaluator_type!r}, and there are {', '.join(sorted(_MAKERS))}. Set "
             f"MetadataCatalog.get({dataset_name!r}).evaluator_type, or override build_evaluator of the "

@@ -14,6 +14,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from detectron2.utils import comm
+from detectron2.utils.user_errors import UserValueError
 
 __all__ = ["DEFAULT_TIMEOUT", "launch"]
 
@@ -77,14 +78,16 @@ def launch(
 
 def _check_arguments(num_gpus_per_machine: int, num_machines: int, machine_rank: int) -> None:
     if num_gpus_per_machine < 0 or num_machines < 1 or not 0 <= machine_rank < num_machines:
-        raise ValueError(
+        raise UserValueError(
             "launch needs num_gpus >= 0, num_machines >= 1 and 0 <= machine_rank < num_machines, got "
             f"num_gpus={num_gpus_per_machine}, num_machines={num_machines}, machine_rank={machine_rank}."
         )
     if num_machines > 1 and num_gpus_per_machine == 0:
-        raise ValueError("Several machines without GPUs are started by torchrun, and not by --num-machines.")
+        raise UserValueError(
+            "Several machines without GPUs are started by torchrun, and not by --num-machines."
+        )
     if num_machines * num_gpus_per_machine > 1 and num_gpus_per_machine > torch.cuda.device_count():
-        raise ValueError(
+        raise UserValueError(
             f"num_gpus={num_gpus_per_machine} GPUs were asked for, and this machine offers "
             f"{torch.cuda.device_count()}. Lower --num-gpus; `--num-gpus 0 MODEL.DEVICE cpu` runs without "
             "any."
@@ -98,7 +101,7 @@ def _resolve_dist_url(dist_url: str | None, num_machines: int) -> str:
             logger.warning("file:// is not a reliable dist_url for several machines; prefer tcp://.")
         return dist_url
     if num_machines > 1:
-        raise ValueError(
+        raise UserValueError(
             f"dist_url={dist_url!r} cannot be found by the other machines. Give all of them the same "
             "--dist-url tcp://HOST:PORT, with an address of machine 0."
         )
@@ -138,7 +141,7 @@ def _run_in_given_group(
     use_gpus = use_gpus and torch.cuda.is_available()
     if use_gpus:
         if num_local > torch.cuda.device_count():
-            raise ValueError(
+            raise UserValueError(
                 f"torchrun started {num_local} processes here, and this machine offers "
                 f"{torch.cuda.device_count()} GPUs. Lower --nproc-per-node, or add --num-gpus 0 to use the "
                 "CPU."

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from detectron2.utils import comm
 from detectron2.utils.events import get_event_storage
+from detectron2.utils.user_errors import UserFloatingPointError
 
 
 def write_losses(loss_dict: Mapping[str, Tensor], data_time: float, cur_iter: int, prefix: str) -> None:
@@ -22,7 +23,7 @@ def write_losses(loss_dict: Mapping[str, Tensor], data_time: float, cur_iter: in
     losses = _mean_over_ranks([rank_losses for rank_losses, _ in per_rank])
     total = sum(losses.values())
     if not math.isfinite(total):
-        raise FloatingPointError(_describe_non_finite([losses for losses, _ in per_rank], cur_iter))
+        raise UserFloatingPointError(_describe_non_finite([losses for losses, _ in per_rank], cur_iter))
     if not comm.is_main_process():
         return
     storage = get_event_storage()
@@ -61,7 +62,7 @@ class LossRecord:
             write_metrics(self.losses, self.data_time, self.iteration, self.prefix)
         except FloatingPointError as error:
             names = ", ".join(self.image_names) or "unknown"
-            raise FloatingPointError(f"{error} Images of this process in that batch: {names}.") from None
+            raise UserFloatingPointError(f"{error} Images of this process in that batch: {names}.") from None
 
 
 def name_images(batch: Any) -> list[str]:

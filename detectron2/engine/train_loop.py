@@ -20,7 +20,13 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from detectron2.engine.loss_metrics import LossRecord, name_images, write_losses
 from detectron2.utils.events import EventStorage, get_event_storage
-from detectron2.utils.user_errors import describe_error, is_for_user
+from detectron2.utils.user_errors import (
+    UserNotImplementedError,
+    UserTypeError,
+    UserValueError,
+    describe_error,
+    is_for_user,
+)
 
 __all__ = ["AMPTrainer", "HookBase", "SimpleTrainer", "TrainerBase"]
 
@@ -96,7 +102,7 @@ class TrainerBase:
             if hook is None:
                 continue
             if not isinstance(hook, HookBase):
-                raise TypeError(f"A hook must be a HookBase, got {type(hook).__name__}: {hook!r}")
+                raise UserTypeError(f"A hook must be a HookBase, got {type(hook).__name__}: {hook!r}")
             # A strong reference would be a cycle, and keep models alive on the GPU after their trainer is
             # gone.
             hook.trainer = weakref.proxy(self)
@@ -169,7 +175,7 @@ class TrainerBase:
 
     def run_step(self) -> None:
         """Do one iteration."""
-        raise NotImplementedError(f"{type(self).__name__} must implement run_step()")
+        raise UserNotImplementedError(f"{type(self).__name__} must implement run_step()")
 
     def state_dict(self) -> dict[str, Any]:
         """Return the iteration and the hooks' state by class name; of two hooks of a class, the first's."""
@@ -298,7 +304,7 @@ class SimpleTrainer(TrainerBase):
         if isinstance(output, Tensor):
             return {"total_loss": output}
         if not isinstance(output, Mapping) or not output:
-            raise TypeError(
+            raise UserTypeError(
                 "In training mode a model must return a scalar loss or a dict of at least one scalar loss, "
                 f"got {type(output).__name__}: {output!r}"
             )
@@ -392,7 +398,9 @@ class AMPTrainer(SimpleTrainer):
         if isinstance(model, DataParallel) or (
             isinstance(model, DistributedDataParallel) and len(model.device_ids or []) > 1
         ):
-            raise ValueError("AMPTrainer needs one process per device; this model is spread over several.")
+            raise UserValueError(
+                "AMPTrainer needs one process per device; this model is spread over several."
+            )
         super().__init__(
             model,
             data_loader,
@@ -403,9 +411,9 @@ class AMPTrainer(SimpleTrainer):
         )
         device_type = next(model.parameters()).device.type
         if precision not in (torch.float16, torch.bfloat16):
-            raise ValueError(f"precision must be torch.float16 or torch.bfloat16, got {precision}")
+            raise UserValueError(f"precision must be torch.float16 or torch.bfloat16, got {precision}")
         if precision == torch.float16 and device_type == "cpu":
-            raise ValueError(
+            raise UserValueError(
                 "float16 training needs a GPU, and the model is on the CPU. Use bfloat16 there: "
                 "SOLVER.AMP.DTYPE bfloat16, or switch it off: SOLVER.AMP.ENABLED False."
             )

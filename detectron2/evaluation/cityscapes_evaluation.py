@@ -27,6 +27,7 @@ from detectron2.evaluation.evaluator import DatasetEvaluator
 from detectron2.evaluation.tables import format_metrics_table
 from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
+from detectron2.utils.user_errors import UserFileNotFoundError, UserImportError, UserValueError
 
 logger = logging.getLogger(__name__)
 
@@ -81,11 +82,13 @@ class CityscapesEvaluator(DatasetEvaluator):
         gt_dir = PathManager.get_local_path(os.fspath(self._metadata.gt_dir))
         truth = list(_files_below(gt_dir, self._truth_suffix))
         if not truth:
-            raise FileNotFoundError(f"There is no ground truth, <city>/*{self._truth_suffix}, in {gt_dir!r}")
+            raise UserFileNotFoundError(
+                f"There is no ground truth, <city>/*{self._truth_suffix}, in {gt_dir!r}"
+            )
         predictions = [self._prediction_path(path, self._prediction_suffix) for path in truth]
         missing = [path for path, prediction in zip(truth, predictions) if not os.path.isfile(prediction)]
         if missing:
-            raise ValueError(
+            raise UserValueError(
                 f"{len(missing)} of {len(truth)} images of '{self._dataset_name}' have no prediction, "
                 f"{missing[0]!r} among them; Cityscapes scores whole splits"
             )
@@ -132,7 +135,9 @@ class CityscapesInstanceEvaluator(CityscapesEvaluator):
                 for number, (category, score, mask) in enumerate(rows):
                     name = self._metadata.thing_classes[category]
                     if name not in _ID_OF_NAME:
-                        raise ValueError(f"Cityscapes has no class {name!r}; it has {sorted(_ID_OF_NAME)}")
+                        raise UserValueError(
+                            f"Cityscapes has no class {name!r}; it has {sorted(_ID_OF_NAME)}"
+                        )
                     path = self._prediction_path(image["file_name"], f"{number}.png")
                     Image.fromarray(mask.numpy().astype(np.uint8) * 255).save(path)
                     lines.append(f"{os.path.basename(path)} {_ID_OF_NAME[name]} {score}\n")
@@ -221,7 +226,7 @@ def _import_script(name: str) -> Any:
         script.np = _NumpyOfScripts()
         return script
     except ImportError as e:
-        raise ImportError(
+        raise UserImportError(
             f"Evaluation on Cityscapes needs its own package, which this one does not install ({e}). "
             "Install it with `pip install cityscapesscripts`"
         ) from e

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from detectron2.utils.comm import get_world_size, is_main_process
+from detectron2.utils.user_errors import UserValueError
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +77,7 @@ class DatasetEvaluators(DatasetEvaluator):
                 continue
             repeated = merged.keys() & partial.keys()
             if repeated:
-                raise ValueError(
+                raise UserValueError(
                     f"two evaluators report the same task(s) {sorted(repeated)}; the second one is "
                     f"{type(evaluator).__name__}. Leave one out, or rename the task in its results"
                 )

@@ -14,6 +14,7 @@ from detectron2.evaluation.coco_evaluation.engine import (
     params_to_settings,
     run_hotcoco_tables,
 )
+from detectron2.utils.user_errors import UserValueError
 
 
 class COCOeval_opt(COCOeval):
@@ -44,7 +45,9 @@ class COCOeval_opt(COCOeval):
         if not hasattr(self, "_evaluator"):
             raise RuntimeError("call evaluate() before accumulate()")
         if p is not None and p is not self.params:
-            raise ValueError("COCOeval_opt accumulates with the params of evaluate(); set them before that")
+            raise UserValueError(
+                "COCOeval_opt accumulates with the params of evaluate(); set them before that"
+            )
         tables = self._evaluator.eval
         assert tables is not None
         self.eval = {

@@ -11,6 +11,7 @@ from typing import Any
 from detectron2.evaluation.coco_evaluation.engine import complete_annotations
 from detectron2.evaluation.coco_evaluation.evaluator import COCOEvaluator
 from detectron2.evaluation.tables import format_metrics_table
+from detectron2.utils.user_errors import UserValueError
 
 __all__ = ["LVISEvaluator"]
 
@@ -48,7 +49,7 @@ class LVISEvaluator(COCOEvaluator):
         self._max_dets = 300 if max_dets_per_image is None else max_dets_per_image
         super().__init__(dataset_name, tasks, distributed, output_dir, max_dets_per_image=self._max_dets)
         if self._tasks is not None and not set(self._tasks) <= set(_TASKS):
-            raise ValueError(f"tasks should be among {_TASKS}, got {self._tasks}")
+            raise UserValueError(f"tasks should be among {_TASKS}, got {self._tasks}")
 
     def _tasks_from_predictions(self, predictions: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
         return tuple(task for task in super()._tasks_from_predictions(predictions) if task in _TASKS)

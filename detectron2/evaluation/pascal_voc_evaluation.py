@@ -23,6 +23,7 @@ from detectron2.evaluation.evaluator import DatasetEvaluator
 from detectron2.evaluation.tables import format_category_table, format_metrics_table
 from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
+from detectron2.utils.user_errors import UserValueError
 
 logger = logging.getLogger(__name__)
 
@@ -225,7 +226,7 @@ def _match_class(
         difficult.extend(bool(o["difficult"]) for o in objects)
     unknown = {d[0] for d in detections} - boxes_of.keys()
     if unknown:
-        raise ValueError(
+        raise UserValueError(
             f"There are detections in image {min(unknown)!r}, which is not in {image_list!r}. Are they from "
             "another split?"
         )

@@ -18,6 +18,7 @@ from detectron2.evaluation.coco_evaluation.evaluator import COCOEvaluator
 from detectron2.structures.boxes import BoxMode
 from detectron2.structures.instances import Instances
 from detectron2.structures.rotated_boxes import RotatedBoxes, pairwise_iou
+from detectron2.utils.user_errors import UserValueError
 
 __all__ = ["RotatedCOCOEvaluator", "RotatedCOCOeval"]
 
@@ -45,11 +46,11 @@ class RotatedCOCOeval(COCOeval):
             ValueError: a rotated box cannot be written with 4 numbers.
         """
         if output_box_dim not in (4, 5):
-            raise ValueError(f"output_box_dim should be 4 (XYWH) or 5 (XYWHA), got {output_box_dim}")
+            raise UserValueError(f"output_box_dim should be 4 (XYWH) or 5 (XYWHA), got {output_box_dim}")
         rows = []
         for box in boxlist:
             if len(box) not in (4, output_box_dim):
-                raise ValueError(f"expected boxes of 4 or {output_box_dim} numbers, got {list(box)}")
+                raise UserValueError(f"expected boxes of 4 or {output_box_dim} numbers, got {list(box)}")
             is_upright = len(box) == 4 and output_box_dim == 5
             rows.append(
                 BoxMode.convert(list(box), BoxMode.XYWH_ABS, BoxMode.XYWHA_ABS) if is_upright else box
@@ -101,7 +102,7 @@ class RotatedCOCOEvaluator(COCOEvaluator):
         super().__init__(*args, **kwargs)
         self._engine = "pycocotools"
         if self._tasks not in (None, ("bbox",)):
-            raise ValueError(
+            raise UserValueError(
                 f"RotatedCOCOEvaluator scores boxes only: tasks should be ('bbox',), got {self._tasks}"
             )
 

@@ -27,6 +27,7 @@ from detectron2.evaluation.evaluator import DatasetEvaluator
 from detectron2.evaluation.tables import format_category_table, format_metrics_table
 from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager, atomic_write
+from detectron2.utils.user_errors import UserValueError
 
 _CV2_IMPORTED = importlib.util.find_spec("cv2") is not None
 _RESULTS_FILE = "sem_seg_predictions.json"
@@ -107,7 +108,7 @@ class SemSegEvaluator(DatasetEvaluator):
             pred = output["sem_seg"].argmax(dim=0).to(self._cpu_device).numpy().astype(np.int64)
             gt = self._ground_truth(image["file_name"])
             if gt.shape != pred.shape:
-                raise ValueError(
+                raise UserValueError(
                     f"{image['file_name']}: the ground truth is {gt.shape}, the prediction {pred.shape} "
                     "(height, width); predictions are scored in the frame of the original image"
                 )
@@ -120,7 +121,7 @@ class SemSegEvaluator(DatasetEvaluator):
         gt = self._load_ground_truth(self._records[file_name])
         gt = np.where(gt == self._ignore_label, self._num_classes, gt)
         if gt.size and not 0 <= gt.min() <= gt.max() <= self._num_classes:
-            raise ValueError(
+            raise UserValueError(
                 f"the ground truth of {file_name} has class ids {gt.min()} to {gt.max()}; expected "
                 f"0 to {self._num_classes - 1}, or {self._ignore_label} for ignored pixels"
             )
@@ -131,7 +132,7 @@ class SemSegEvaluator(DatasetEvaluator):
             return self.sem_seg_loading_fn(record["sem_seg_file_name"], dtype=np.int64)
         derived = read_sem_seg(record)
         if derived is None:
-            raise ValueError(
+            raise UserValueError(
                 f"{record['file_name']} of '{self._dataset_name}' has no semantic ground truth: its "
                 "dictionary names neither a 'sem_seg_file_name' nor a panoptic PNG"
             )
@@ -231,7 +232,7 @@ class SemSegEvaluator(DatasetEvaluator):
         if self._contiguous_id_to_dataset_id is None:
             return label
         if label not in self._contiguous_id_to_dataset_id:
-            raise ValueError(
+            raise UserValueError(
                 f"the model predicted class {label}, which the metadata of '{self._dataset_name}' does not "
                 "map; MODEL.SEM_SEG_HEAD.NUM_CLASSES should be the number of its stuff_classes"
             )

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from detectron2.utils.user_errors import UserTypeError
+
 logger = logging.getLogger(__name__)
 
 
@@ -22,7 +24,7 @@ def print_csv_format(results: Mapping[str, Any]) -> None:
         results: task name to metrics, as evaluators return it.
     """
     if not isinstance(results, Mapping):
-        raise TypeError(f"results should map task names to metrics, got {type(results).__name__}")
+        raise UserTypeError(f"results should map task names to metrics, got {type(results).__name__}")
     for task, metrics in results.items():
         if not isinstance(metrics, Mapping):
             logger.info("copypaste: %s=%s", task, metrics)

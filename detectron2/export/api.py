@@ -18,6 +18,7 @@ from detectron2.layers.extension import missing_reason
 from detectron2.structures.boxes import Boxes
 from detectron2.structures.instances import Instances
 from detectron2.utils.file_io import atomic_write
+from detectron2.utils.user_errors import UserImportError, UserValueError
 
 from .networks import ImageNetwork, make_network
 from .onnx_operators import STABLE_ONNX_OPSET_VERSION, make_translation_table
@@ -61,7 +62,7 @@ def export_onnx(
     """
     missing = [name for name in _ONNX_PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
-        raise ImportError(f"ONNX export needs {', '.join(missing)}: pip install 'detectron2[onnx]'")
+        raise UserImportError(f"ONNX export needs {', '.join(missing)}: pip install 'detectron2[onnx]'")
     program = torch.onnx.export(
         export_program(model, example_image),
         dynamo=True,
@@ -113,7 +114,7 @@ def _example_image(network: ImageNetwork, image: Tensor | None) -> Tensor:
         noise: Any = torch.rand(channels, side + 17, 2 * side + 5, generator=torch.Generator().manual_seed(0))
         image = noise.to(model.device) * 255
     if image.ndim != 3 or image.shape[0] != channels or image.dtype != torch.float32:
-        raise ValueError(
+        raise UserValueError(
             f"Expected a float32 image of shape ({channels}, H, W), got {image.dtype} of {tuple(image.shape)}"
         )
     return image

@@ -13,6 +13,7 @@ from detectron2.structures.image_list import ImageList
 from detectron2.structures.instances import Instances
 from detectron2.structures.masks import ROIMasks
 from detectron2.structures.rotated_boxes import RotatedBoxes
+from detectron2.utils.user_errors import UserValueError
 
 # An object -> its parts, and what else is needed to put it together again.
 _TakeApart = Callable[[Any], tuple[list[Any], Any]]
@@ -58,7 +59,7 @@ class Schema:
             ValueError: there are too few or too many.
         """
         if len(values) != self.num_values:
-            raise ValueError(f"This schema stands for {self.num_values} values, got {len(values)}")
+            raise UserValueError(f"This schema stands for {self.num_values} values, got {len(values)}")
         return self._build(iter(values))
 
     @property
@@ -143,7 +144,7 @@ class TracingAdapter(nn.Module):
         if self.outputs_schema is None:
             self.outputs_schema = schema
         elif not self.allow_non_tensor and self.outputs_schema != schema:
-            raise ValueError(
+            raise UserValueError(
                 "The model returned another structure than at the first call, so that one trace cannot stand "
                 f"for both:\n{self.outputs_schema}\n{schema}"
             )
@@ -153,7 +154,7 @@ class TracingAdapter(nn.Module):
         if self.allow_non_tensor or not schema.constants:
             return
         kinds = sorted({type(constant).__name__ for constant in schema.constants})
-        raise ValueError(
+        raise UserValueError(
             f"The {where} hold values that are no tensors ({', '.join(kinds)}): a trace would keep those of "
             "the example. Remove them, or pass allow_non_tensor=True if that is meant"
         )

@@ -26,6 +26,7 @@ from detectron2.modeling.proposal_generator.rpn import RPN
 from detectron2.modeling.roi_heads.cascade_rcnn import CascadeROIHeads
 from detectron2.modeling.roi_heads.roi_heads.standard import StandardROIHeads
 from detectron2.structures.boxes import Boxes
+from detectron2.utils.user_errors import UserValueError
 
 Outputs = dict[str, Tensor]
 
@@ -40,9 +41,9 @@ class ImageNetwork(nn.Module):
         """
         super().__init__()
         if model.training:
-            raise ValueError("Export is of models in eval mode: call model.eval() first")
+            raise UserValueError("Export is of models in eval mode: call model.eval() first")
         if model.backbone.padding_constraints.get("square_size", 0) > 0:
-            raise ValueError(
+            raise UserValueError(
                 "This backbone pads every image to one square, which leaves no dynamic height and width; its "
                 "export is not supported"
             )
@@ -118,12 +119,12 @@ class RCNNNetwork(ImageNetwork):
             StandardROIHeads,
             CascadeROIHeads,
         ):
-            raise ValueError(
+            raise UserValueError(
                 "Export expects the proposal generator RPN with StandardROIHeads or CascadeROIHeads; got "
                 f"{type(model.proposal_generator).__name__} with {type(heads).__name__}"
             )
         if heads.keypoint_on:
-            raise ValueError("Keypoints are not exported: build the model with MODEL.KEYPOINT_ON False")
+            raise UserValueError("Keypoints are not exported: build the model with MODEL.KEYPOINT_ON False")
 
     @property
     def output_names(self) -> list[str]:
@@ -249,7 +250,7 @@ def make_network(model: Any) -> ImageNetwork:
     network = _NETWORKS.get(type(model))
     if network is None:
         supported = ", ".join(kind.__name__ for kind in _NETWORKS)
-        raise ValueError(f"Export expects one of {supported}; got {type(model).__name__}")
+        raise UserValueError(f"Export expects one of {supported}; got {type(model).__name__}")
     return network(model)
 
 

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from detectron2.utils.user_errors import UserValueError
+
 from .batch_norm import get_norm
 from .blocks import DepthwiseSeparableConv2d
 from .weight_init import c2_xavier_fill
@@ -53,7 +55,7 @@ class ASPP(nn.Module):
     ) -> None:
         super().__init__()
         if len(dilations) != 3:
-            raise ValueError(f"ASPP takes three dilations, got {dilations}")
+            raise UserValueError(f"ASPP takes three dilations, got {dilations}")
         self.pool_kernel_size = pool_kernel_size
         self.dropout = dropout
         self._norm, self._activation = norm, activation
@@ -70,7 +72,7 @@ class ASPP(nn.Module):
         """(N, C, H, W) -> (N, out_channels, H, W)."""
         size = x.shape[-2:]
         if self.pool_kernel_size and any(n % k for n, k in zip(size, self.pool_kernel_size)):
-            raise ValueError(
+            raise UserValueError(
                 f"a feature map of {tuple(size)} is not divisible by {self.pool_kernel_size=}; "
                 "pad or crop the input image accordingly"
             )

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from detectron2.utils import comm
+from detectron2.utils.user_errors import UserValueError
 
 from .wrappers import BatchNorm2d
 
@@ -139,9 +140,9 @@ class NaiveSyncBatchNorm(BatchNorm2d):
     def __init__(self, *args: Any, stats_mode: str = "", **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if stats_mode not in ("", "N"):
-            raise ValueError(f"stats_mode must be '' or 'N', got {stats_mode!r}")
+            raise UserValueError(f"stats_mode must be '' or 'N', got {stats_mode!r}")
         if self.momentum is None:
-            raise ValueError("NaiveSyncBatchNorm needs a momentum; it does not average over all batches")
+            raise UserValueError("NaiveSyncBatchNorm needs a momentum; it does not average over all batches")
         self._update_rate = self.momentum
         self._stats_mode = stats_mode
 
@@ -162,7 +163,7 @@ class NaiveSyncBatchNorm(BatchNorm2d):
         """E[x] and E[x^2] (C,) over all workers, and the total weight () behind them."""
         num_values = x.shape[0] * x.shape[2] * x.shape[3]
         if num_values == 0 and self._stats_mode == "":
-            raise ValueError('an empty batch on one worker needs NaiveSyncBatchNorm(stats_mode="N")')
+            raise UserValueError('an empty batch on one worker needs NaiveSyncBatchNorm(stats_mode="N")')
         weight = x.new_tensor([float(x.shape[0]) if self._stats_mode == "N" else 1.0])
         sums = torch.cat([x.sum(dim=(0, 2, 3)), x.square().sum(dim=(0, 2, 3))])  # (2C,)
         local = torch.cat([sums / max(num_values, 1) * weight, weight])  # (2C + 1,)
@@ -270,5 +271,5 @@ def get_norm(norm: str | Callable[[int], nn.Module] | None, out_channels: int) -
     if norm not in _NORMS:
         near = get_close_matches(norm, _NORMS, n=2, cutoff=0.4)
         hint = f"; did you mean {' or '.join(near)}?" if near else ""
-        raise ValueError(f"unknown norm {norm!r}, expected one of {', '.join(_NORMS)} or ''{hint}")
+        raise UserValueError(f"unknown norm {norm!r}, expected one of {', '.join(_NORMS)} or ''{hint}")
     return _NORMS[norm](out_channels)

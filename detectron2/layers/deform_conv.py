@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from detectron2.utils.user_errors import UserValueError
+
 from .extension import differentiate, fake_kernel, find_operator, needs_determinism
 from .roi_sampling import sum_rows, to_rows
 from .wrappers import disable_torch_compiler
@@ -169,7 +171,9 @@ class _DeformConvBase(nn.Module):
     ) -> None:
         super().__init__()
         if in_channels % groups or out_channels % groups:
-            raise ValueError(f"{in_channels} and {out_channels} channels do not split into {groups} groups")
+            raise UserValueError(
+                f"{in_channels} and {out_channels} channels do not split into {groups} groups"
+            )
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.kernel_size = _as_pair(kernel_size)
@@ -223,7 +227,7 @@ class DeformConv(_DeformConvBase):
         activation: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         if bias:
-            raise ValueError("DeformConv has no bias; use ModulatedDeformConv, or a norm with a bias")
+            raise UserValueError("DeformConv has no bias; use ModulatedDeformConv, or a norm with a bias")
         settings = (kernel_size, stride, padding, dilation, groups, deformable_groups)
         super().__init__(in_channels, out_channels, *settings, False, norm, activation)
 
@@ -282,23 +286,23 @@ def _check_shapes(
     deformable_groups: int,
 ) -> None:
     if input.ndim != 4:
-        raise ValueError(f"expected an input of shape (N, C, H, W), got {tuple(input.shape)}")
+        raise UserValueError(f"expected an input of shape (N, C, H, W), got {tuple(input.shape)}")
     channels, kernel = input.shape[1], weight.shape[2:]
     if channels != weight.shape[1] * groups or channels % deformable_groups:
-        raise ValueError(
+        raise UserValueError(
             f"{channels} input channels do not fit weights of shape {tuple(weight.shape)} in {groups} groups "
             f"or do not split into {deformable_groups} deformable groups"
         )
     size = tuple(_output_size(*one) for one in zip(input.shape[2:], kernel, stride, padding, dilation))
     if min(size) < 1:
-        raise ValueError(
+        raise UserValueError(
             f"an input of {tuple(input.shape[2:])} is too small for this kernel: the output is {size}"
         )
     num_taps = deformable_groups * math.prod(kernel)
     for name, tensor, depth in (("offset", offset, 2 * num_taps), ("mask", mask, num_taps)):
         expected = (len(input), depth, *size)
         if tensor is not None and tensor.shape != expected:
-            raise ValueError(f"expected {name} of shape {expected}, got {tuple(tensor.shape)}")
+            raise UserValueError(f"expected {name} of shape {expected}, got {tuple(tensor.shape)}")
 
 
 @disable_torch_compiler

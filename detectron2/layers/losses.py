@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from detectron2.utils.user_errors import UserValueError
+
 
 def smooth_l1_loss(input: Tensor, target: Tensor, beta: float, reduction: str = "none") -> Tensor:
     """Penalise errors below `beta` quadratically and larger ones linearly.
@@ -133,4 +135,4 @@ def _reduce(loss: Tensor, reduction: str) -> Tensor:
         return loss.sum()
     if reduction == "mean":
         return loss.sum() / max(loss.numel(), 1)
-    raise ValueError(f"reduction must be 'none', 'mean' or 'sum', got {reduction!r}")
+    raise UserValueError(f"reduction must be 'none', 'mean' or 'sum', got {reduction!r}")

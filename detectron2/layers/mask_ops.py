@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from detectron2.utils.user_errors import UserValueError
+
 from .extension import fake_kernel, find_operator, is_concrete
 from .wrappers import disable_torch_compiler
 
@@ -70,7 +72,7 @@ def paste_masks_to_rle(
         R masks as COCO has them: `size` [height, width] and `counts`, a compressed code in bytes.
     """
     if threshold <= 0:
-        raise ValueError(f"expected a threshold above 0, got {threshold}: everything would be foreground")
+        raise UserValueError(f"expected a threshold above 0, got {threshold}: everything would be foreground")
     boxes = getattr(boxes, "tensor", boxes).detach().cpu()
     masks = masks.detach().cpu()
     _check_inputs(masks, boxes)
@@ -112,9 +114,9 @@ def _check_inputs(masks: Tensor, boxes: Tensor) -> None:
     if not is_concrete(masks):
         return
     if masks.ndim != 3 or masks.shape[1] != masks.shape[2]:
-        raise ValueError(f"expected masks of shape (R, M, M), got {tuple(masks.shape)}")
+        raise UserValueError(f"expected masks of shape (R, M, M), got {tuple(masks.shape)}")
     if boxes.shape != (len(masks), 4):
-        raise ValueError(f"expected a box per mask, shape ({len(masks)}, 4), got {tuple(boxes.shape)}")
+        raise UserValueError(f"expected a box per mask, shape ({len(masks)}, 4), got {tuple(boxes.shape)}")
 
 
 @disable_torch_compiler

@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from detectron2.utils.user_errors import UserValueError
+
 from .extension import fake_kernel, find_operator, is_concrete
 from .rotated_boxes import pairwise_iou_rotated
 from .wrappers import disable_torch_compiler
@@ -105,10 +107,10 @@ def _check_inputs(boxes: Tensor, scores: Tensor, *, box_dim: int, idxs: Tensor |
     if not is_concrete(boxes):
         return  # sizes may be unknown yet; the fake kernels state what must hold
     if boxes.ndim != 2 or boxes.shape[1] != box_dim:
-        raise ValueError(f"expected boxes of shape (R, {box_dim}), got {tuple(boxes.shape)}")
+        raise UserValueError(f"expected boxes of shape (R, {box_dim}), got {tuple(boxes.shape)}")
     for name, values in (("scores", scores), ("idxs", idxs)):
         if values is not None and values.shape != boxes.shape[:1]:
-            raise ValueError(
+            raise UserValueError(
                 f"expected one entry of {name} per box, shape ({len(boxes)},), got {tuple(values.shape)}"
             )
 

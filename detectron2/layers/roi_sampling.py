@@ -13,6 +13,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from detectron2.utils.user_errors import UserValueError
+
 from .extension import is_concrete
 
 # Entries of an index table; bounds the memory of what is gathered at once.
@@ -28,15 +30,15 @@ def check_roi_inputs(input: Tensor, boxes: Tensor, *, box_dim: int) -> None:
     if not is_concrete(boxes):
         return
     if input.ndim != 4:
-        raise ValueError(f"expected features of shape (N, C, H, W), got {tuple(input.shape)}")
+        raise UserValueError(f"expected features of shape (N, C, H, W), got {tuple(input.shape)}")
     if boxes.ndim != 2 or boxes.shape[1] != box_dim:
-        raise ValueError(
+        raise UserValueError(
             f"expected boxes of shape (R, {box_dim}), image index first, got {tuple(boxes.shape)}"
         )
     if boxes.device.type == "cpu" and len(boxes):
         first, last = boxes[:, 0].aminmax()
         if first < 0 or last >= len(input):
-            raise ValueError(
+            raise UserValueError(
                 f"boxes name images {int(first)} to {int(last)}, but there are features of {len(input)}"
             )
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from detectron2.utils.user_errors import UserValueError
+
 from .extension import fake_kernel, find_operator
 
 # Pairs compared at once; bounds the memory of the reference at a few dozen tensors of this size.
@@ -28,7 +30,7 @@ def pairwise_iou_rotated(boxes1: Tensor, boxes2: Tensor) -> Tensor:
     """
     for name, boxes in (("boxes1", boxes1), ("boxes2", boxes2)):
         if boxes.ndim != 2 or boxes.shape[1] != 5:
-            raise ValueError(f"expected {name} of shape (N, 5), got {tuple(boxes.shape)}")
+            raise UserValueError(f"expected {name} of shape (N, 5), got {tuple(boxes.shape)}")
     operator = find_operator("box_iou_rotated", boxes1.device)
     # The operator has no gradient; the plain implementation has.
     is_differentiated = torch.is_grad_enabled() and (boxes1.requires_grad or boxes2.requires_grad)

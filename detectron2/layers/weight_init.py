@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from detectron2.utils.user_errors import UserTypeError
+
 
 def c2_xavier_fill(module: nn.Module) -> None:
     """Fill `module.weight` with Caffe2's XavierFill (uniform, variance 1 / fan-in) and zero the bias."""
@@ -20,7 +22,7 @@ def c2_msra_fill(module: nn.Module) -> None:
 def _weight_of(module: nn.Module) -> Tensor:
     weight = getattr(module, "weight", None)
     if not isinstance(weight, Tensor):
-        raise TypeError(f"{type(module).__name__} has no weight tensor to initialise")
+        raise UserTypeError(f"{type(module).__name__} has no weight tensor to initialise")
     return weight
 
 

@@ -18,6 +18,7 @@ from detectron2.config.instantiate import instantiate
 from detectron2.config.lazy import LazyConfig
 from detectron2.modeling.meta_arch.build import build_model
 from detectron2.utils.file_io import Detectron2Handler
+from detectron2.utils.user_errors import UserFileNotFoundError, UserValueError
 
 __all__ = ["get", "get_checkpoint_url", "get_config", "get_config_file"]
 
@@ -31,7 +32,7 @@ def _config_root() -> Path:
     for root in _CONFIG_ROOTS:
         if root.is_dir():
             return root
-    raise FileNotFoundError(f"The package's configs are missing; they should be in {_CONFIG_ROOTS[0]}.")
+    raise UserFileNotFoundError(f"The package's configs are missing; they should be in {_CONFIG_ROOTS[0]}.")
 
 
 @cache
@@ -53,7 +54,7 @@ def get_checkpoint_url(config_path: str) -> str:
     checkpoint = _published().get(name, {}).get("checkpoint")
     if checkpoint is None:
         get_config_file(config_path)  # which knows near names, if it is no config at all
-        raise FileNotFoundError(
+        raise UserFileNotFoundError(
             f"No published weights are known for {config_path!r}. Set MODEL.WEIGHTS to a file instead."
         )
     return f"{Detectron2Handler.S3_DETECTRON2_PREFIX}{name}/{checkpoint}"
@@ -75,7 +76,7 @@ def get_config_file(config_path: str) -> str:
     names = [file.relative_to(root).as_posix() for file in root.rglob("*") if file.suffix in _SUFFIXES]
     near = difflib.get_close_matches(config_path, names, n=3, cutoff=0.5)
     hint = f"Did you mean {' or '.join(near)}?" if near else f"See the files in {root}."
-    raise FileNotFoundError(f"{config_path!r} is no config of the model zoo. {hint}")
+    raise UserFileNotFoundError(f"{config_path!r} is no config of the model zoo. {hint}")
 
 
 def get_config(config_path: str, trained: bool = False) -> Any:
@@ -97,7 +98,7 @@ def get_config(config_path: str, trained: bool = False) -> Any:
             cfg.train.init_checkpoint = get_checkpoint_url(config_path)
         return cfg
     if not config_file.endswith(".yaml"):
-        raise ValueError(f"a config is a .yaml or a .py file, got {config_path!r}")
+        raise UserValueError(f"a config is a .yaml or a .py file, got {config_path!r}")
     cfg = get_cfg()
     cfg.merge_from_file(config_file)
     if trained:
@@ -107,7 +108,7 @@ def get_config(config_path: str, trained: bool = False) -> Any:
 
 def _check_has_weights(cfg: Any, config_path: str) -> None:
     if "init_checkpoint" not in cfg.get("train", {}):
-        raise ValueError(
+        raise UserValueError(
             f"{config_path!r} has no train.init_checkpoint, so its weights cannot be set; load "
             "get_checkpoint_url(...) with DetectionCheckpointer"
         )

@@ -18,6 +18,7 @@ from detectron2.layers.shape_spec import ShapeSpec
 from detectron2.structures.boxes import Boxes
 from detectron2.structures.rotated_boxes import RotatedBoxes
 from detectron2.utils.registry import Registry
+from detectron2.utils.user_errors import UserValueError
 
 ANCHOR_GENERATOR_REGISTRY = Registry("ANCHOR_GENERATOR")
 ANCHOR_GENERATOR_REGISTRY.__doc__ = """
@@ -47,14 +48,14 @@ class BufferList(nn.Module):
 def _spread_over_levels(values: PerLevel, num_levels: int, name: str) -> list[list[float]]:
     """Give every level its own list: one list (flat or nested) is shared by all levels."""
     if not len(values):
-        raise ValueError(f"Anchor {name} must not be empty")
+        raise UserValueError(f"Anchor {name} must not be empty")
     nested: list[Any] = [list(v) if isinstance(v, Sequence) else v for v in values]
     if not isinstance(nested[0], list):
         nested = [nested]
     if len(nested) == 1:
         nested = nested * num_levels
     if len(nested) != num_levels:
-        raise ValueError(
+        raise UserValueError(
             f"Anchor {name} must be one list, or one list for each of the {num_levels} feature levels; "
             f"got {len(nested)} lists. See MODEL.ANCHOR_GENERATOR and the IN_FEATURES of the head."
         )
@@ -84,7 +85,7 @@ class _GridAnchorGenerator(nn.Module):
 
     def _setup(self, cell_anchors: list[Tensor], strides: Sequence[int], offset: float) -> None:
         if not 0.0 <= offset < 1.0:
-            raise ValueError(f"Anchor offset is a fraction of the stride in [0, 1), got {offset}")
+            raise UserValueError(f"Anchor offset is a fraction of the stride in [0, 1), got {offset}")
         self.strides = list(strides)
         self.offset = offset
         self.num_features = len(self.strides)
@@ -103,7 +104,7 @@ class _GridAnchorGenerator(nn.Module):
     def _grid_anchors(self, grid_sizes: Sequence[Sequence[int]]) -> list[Tensor]:
         """L (height, width) -> L tensors (Hi * Wi * A, B), location by location."""
         if len(grid_sizes) != self.num_features:
-            raise ValueError(
+            raise UserValueError(
                 f"Expected {self.num_features} feature maps, one per stride; got {len(grid_sizes)}"
             )
         anchors = []

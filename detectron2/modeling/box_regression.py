@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from detectron2.layers.losses import ciou_loss, diou_loss, giou_loss, smooth_l1_loss
 from detectron2.structures.boxes import Boxes
+from detectron2.utils.user_errors import UserTypeError, UserValueError
 
 # No box grows by more than this in one step: 1000 / 16 is the largest anchor over the smallest stride.
 _DEFAULT_SCALE_CLAMP = math.log(1000.0 / 16)
@@ -39,7 +40,7 @@ def _center_size(boxes: Tensor) -> tuple[Tensor, Tensor]:
 def _check_sources(sizes: Tensor) -> None:
     # Only on the CPU: asking a GPU would make every step wait for it. There the loss shows as non-finite.
     if sizes.device.type == "cpu" and not bool((sizes > 0).all()):
-        raise ValueError(
+        raise UserValueError(
             "Boxes to regress from must have positive width and height. Remove degenerate proposals and "
             "ground truth first (`Boxes.nonempty`)."
         )
@@ -228,7 +229,7 @@ def _dense_box_regression_loss(
     if box_reg_loss_type in _IOU_LOSSES:
         decoded = box2box_transform.apply_deltas(deltas, sources)
         return _IOU_LOSSES[box_reg_loss_type](decoded, targets, reduction="sum")
-    raise ValueError(
+    raise UserValueError(
         f"Unknown box regression loss {box_reg_loss_type!r}; use one of smooth_l1, {', '.join(_IOU_LOSSES)} "
         "(the keys BBOX_REG_LOSS_TYPE of MODEL.RPN, MODEL.ROI_BOX_HEAD and MODEL.RETINANET)."
     )
@@ -237,7 +238,7 @@ def _dense_box_regression_loss(
 def _require_tensors(*boxes: Tensor) -> None:
     for b in boxes:
         if not isinstance(b, Tensor):
-            raise TypeError(
+            raise UserTypeError(
                 f"Expected a tensor of boxes, got {type(b).__name__}; a Boxes object has one in .tensor"
             )
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from detectron2.utils.user_errors import UserValueError
+
 
 class Matcher:
     """Give every prediction its best ground truth, and a label by how good that match is.
@@ -27,13 +29,13 @@ class Matcher:
                 quality.
         """
         if len(labels) != len(thresholds) + 1:
-            raise ValueError(
+            raise UserValueError(
                 f"Matcher needs one label more than thresholds; got labels={labels}, thresholds={thresholds}"
             )
         if list(thresholds) != sorted(thresholds) or any(t <= 0 for t in thresholds):
-            raise ValueError(f"Matcher thresholds must be positive and ascending, got {thresholds}")
+            raise UserValueError(f"Matcher thresholds must be positive and ascending, got {thresholds}")
         if not set(labels) <= {-1, 0, 1}:
-            raise ValueError(
+            raise UserValueError(
                 f"Matcher labels must be -1 (ignore), 0 (background) or 1 (foreground), got {labels}"
             )
         self.thresholds = list(thresholds)

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from detectron2.layers.roi_align import ROIAlign
 from detectron2.layers.roi_align_rotated import ROIAlignRotated
 from detectron2.structures.boxes import Boxes
+from detectron2.utils.user_errors import UserValueError
 
 
 def assign_boxes_to_levels(
@@ -120,12 +121,14 @@ class ROIPooler(nn.Module):
         """
         super().__init__()
         if pooler_type not in _POOLERS:
-            raise ValueError(f"Unknown pooler type {pooler_type!r}, expected one of {', '.join(_POOLERS)}")
+            raise UserValueError(
+                f"Unknown pooler type {pooler_type!r}, expected one of {', '.join(_POOLERS)}"
+            )
         size = (output_size, output_size) if isinstance(output_size, int) else tuple(output_size)
         if len(size) != 2:
-            raise ValueError(f"output_size must be a number or (height, width), got {output_size}")
+            raise UserValueError(f"output_size must be a number or (height, width), got {output_size}")
         if canonical_box_size <= 0:
-            raise ValueError(f"canonical_box_size must be positive, got {canonical_box_size}")
+            raise UserValueError(f"canonical_box_size must be positive, got {canonical_box_size}")
         self.output_size = size
         self.min_level, self.max_level = _level_range(scales)
         self.canonical_box_size = canonical_box_size
@@ -145,9 +148,9 @@ class ROIPooler(nn.Module):
             (R, C, *output_size), image by image.
         """
         if len(x) != len(self.level_poolers):
-            raise ValueError(f"Expected {len(self.level_poolers)} feature maps, got {len(x)}")
+            raise UserValueError(f"Expected {len(self.level_poolers)} feature maps, got {len(x)}")
         if len(box_lists) != len(x[0]):
-            raise ValueError(f"Got boxes of {len(box_lists)} images with features of {len(x[0])}")
+            raise UserValueError(f"Got boxes of {len(box_lists)} images with features of {len(x[0])}")
         if not box_lists:
             return x[0].new_zeros(0, x[0].shape[1], *self.output_size)
         rois = convert_boxes_to_pooler_format(box_lists)
@@ -167,7 +170,7 @@ def _level_range(scales: list[float] | tuple[float, ...]) -> tuple[int, int]:
     levels = [-math.log2(scale) for scale in scales]
     first = round(levels[0])
     if any(not math.isclose(level, first + i) for i, level in enumerate(levels)) or first < 0:
-        raise ValueError(
+        raise UserValueError(
             "A pooler's feature levels must have strides that are powers of two and double from level to "
             f"level; got strides {[1 / scale for scale in scales]}"
         )

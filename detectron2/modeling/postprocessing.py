@@ -7,6 +7,7 @@ from torch.nn import functional as F
 
 from detectron2.structures.instances import Instances
 from detectron2.structures.masks import ROIMasks
+from detectron2.utils.user_errors import UserValueError
 
 
 def detector_postprocess(
@@ -30,7 +31,7 @@ def detector_postprocess(
 
     name = next((n for n in ("pred_boxes", "proposal_boxes") if output.has(n)), None)
     if name is None:
-        raise ValueError(
+        raise UserValueError(
             f"Expected instances with pred_boxes or proposal_boxes, got {list(results.get_fields())}"
         )
     boxes = output.get(name).clone()

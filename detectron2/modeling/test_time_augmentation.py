@@ -31,6 +31,7 @@ from detectron2.data.transforms import (
 from detectron2.layers.nms import batched_nms
 from detectron2.structures.boxes import Boxes
 from detectron2.structures.instances import Instances
+from detectron2.utils.user_errors import UserTypeError, UserValueError
 
 from .meta_arch.build import META_ARCH_REGISTRY
 from .meta_arch.panoptic_fpn import PanopticFPN
@@ -121,11 +122,11 @@ class GeneralizedRCNNWithTTA(nn.Module):
 
     def _check(self, cfg: CfgNode, model: nn.Module) -> None:
         if not isinstance(model, self.model_class):
-            raise TypeError(
+            raise UserTypeError(
                 f"{type(self).__name__} augments a {self.model_class.__name__}, got a {type(model).__name__}"
             )
         if type(self) is GeneralizedRCNNWithTTA and isinstance(model, PanopticFPN):
-            raise TypeError("to augment a PanopticFPN, use PanopticFPNWithTTA")
+            raise UserTypeError("to augment a PanopticFPN, use PanopticFPNWithTTA")
         _check_config(cfg)
 
     @torch.no_grad()
@@ -193,7 +194,7 @@ class GeneralizedRCNNWithTTA(nn.Module):
                 masks = result.pred_masks.flip(_mirrored_dims(version["transforms"], merged.image_size))
                 total = masks if total is None else total + masks
         if total is None:
-            raise ValueError("the mapper of test-time augmentation made no version of the image")
+            raise UserValueError("the mapper of test-time augmentation made no version of the image")
         return total / len(versions)
 
     def _predict_masks(self, batch: list[dict[str, Any]], given: list[Instances]) -> list[Instances]:
@@ -256,7 +257,7 @@ def find_tta_class(cfg: CfgNode) -> type[GeneralizedRCNNWithTTA]:
     for tta_class in (PanopticFPNWithTTA, GeneralizedRCNNWithTTA):
         if isinstance(model_class, type) and issubclass(model_class, tta_class.model_class):
             return tta_class
-    raise ValueError(
+    raise UserValueError(
         "Test-time augmentation is for GeneralizedRCNN and PanopticFPN, MODEL.META_ARCHITECTURE is "
         f"{cfg.MODEL.META_ARCHITECTURE}: set TEST.AUG.ENABLED to False"
     )
@@ -264,9 +265,11 @@ def find_tta_class(cfg: CfgNode) -> type[GeneralizedRCNNWithTTA]:
 
 def _check_config(cfg: CfgNode) -> None:
     if cfg.MODEL.KEYPOINT_ON:
-        raise ValueError("Test-time augmentation does not merge keypoints: set MODEL.KEYPOINT_ON to False")
+        raise UserValueError(
+            "Test-time augmentation does not merge keypoints: set MODEL.KEYPOINT_ON to False"
+        )
     if cfg.MODEL.LOAD_PROPOSALS:
-        raise ValueError(
+        raise UserValueError(
             "Test-time augmentation needs a model that makes its proposals: set MODEL.LOAD_PROPOSALS to False"
         )
 
@@ -297,7 +300,7 @@ def _moved_corners(transforms: Transform, size: tuple[int, int]) -> np.ndarray:
     corners = transforms.apply_coords(np.array([[0, 0], [width, 0], [0, height]], dtype=np.float64))
     rightwards, downwards = corners[1] - corners[0], corners[2] - corners[0]
     if abs(rightwards[1]) > 1e-3 * abs(rightwards[0]) or abs(downwards[0]) > 1e-3 * abs(downwards[1]):
-        raise ValueError(
+        raise UserValueError(
             "Test-time augmentation brings masks back from resized, cropped and mirrored versions of an "
             f"image, not from turned ones; got {transforms}"
         )
@@ -316,7 +319,7 @@ def _sem_seg_probabilities(logits: Tensor, version: dict[str, Any], size: tuple[
     corners = _moved_corners(version["transforms"], size)
     covered = np.ptp(corners, axis=0), corners.min(axis=0)
     if np.abs(covered[0] - [width, height]).max() > 1 or np.abs(covered[1]).max() > 1:
-        raise ValueError(
+        raise UserValueError(
             "Test-time augmentation averages semantic maps of whole images, resized or mirrored; got "
             f"{version['transforms']}"
         )

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from detectron2.config import CfgNode
 from detectron2.solver.lr_scheduler import LRMultiplier, LRScheduler, WarmupParamScheduler
+from detectron2.utils.user_errors import UserNotImplementedError, UserValueError
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +50,9 @@ def _make_gradient_clipper(cfg: CfgNode) -> _GradientClipper:
         clip_type = GradientClipType(cfg.CLIP_TYPE)
     except ValueError:
         known = ", ".join(kind.value for kind in GradientClipType)
-        raise ValueError(f"CLIP_GRADIENTS.CLIP_TYPE must be one of {known}, got {cfg.CLIP_TYPE!r}") from None
+        raise UserValueError(
+            f"CLIP_GRADIENTS.CLIP_TYPE must be one of {known}, got {cfg.CLIP_TYPE!r}"
+        ) from None
 
     def clip_each_norm(parameters: list[Tensor]) -> None:
         for parameter in parameters:
@@ -68,7 +71,7 @@ def _clip_before_each_step(optimizer: torch.optim.Optimizer, clip: _GradientClip
     def before_step(optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         closure = args[1] if len(args) > 1 else kwargs.get("closure")  # args start with the optimizer
         if closure is not None:
-            raise NotImplementedError(
+            raise UserNotImplementedError(
                 "gradient clipping does not work with a closure: gradients change inside"
             )
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
@@ -162,7 +165,7 @@ def get_default_optimizer_params(
         bias_options["weight_decay"] = weight_decay_bias
     if bias_options:
         if "bias" in overrides:
-            raise ValueError(
+            raise UserValueError(
                 "bias_lr_factor and weight_decay_bias conflict with the entry 'bias' of overrides"
             )
         overrides["bias"] = bias_options
@@ -190,7 +193,7 @@ def get_default_optimizer_params(
 
 def _require_base_lr(base_lr: float | None, option: str) -> float:
     if base_lr is None:
-        raise ValueError(f"{option} scales base_lr, so base_lr must be given too")
+        raise UserValueError(f"{option} scales base_lr, so base_lr must be given too")
     return base_lr
 
 
@@ -207,7 +210,7 @@ def reduce_param_groups(params: list[dict[str, Any]]) -> list[dict[str, Any]]:
     options_per_parameter: dict[Tensor, dict[str, Any]] = {}
     for group in params:
         if "params" not in group:
-            raise ValueError(f"a parameter group needs the key 'params', this one has {sorted(group)}")
+            raise UserValueError(f"a parameter group needs the key 'params', this one has {sorted(group)}")
         members: Iterable[Tensor] = (
             [group["params"]] if isinstance(group["params"], Tensor) else group["params"]
         )
@@ -250,7 +253,7 @@ def _build_schedule(solver: CfgNode) -> ParamScheduler:
     """The schedule without warm-up, as a factor of BASE_LR."""
     name, max_iter = solver.LR_SCHEDULER_NAME, solver.MAX_ITER
     if max_iter < 1:
-        raise ValueError(f"SOLVER.MAX_ITER must be at least 1, got {max_iter}")
+        raise UserValueError(f"SOLVER.MAX_ITER must be at least 1, got {max_iter}")
     if name == "WarmupMultiStepLR":
         steps = [step for step in solver.STEPS if step < max_iter]
         if any(step > max_iter for step in solver.STEPS):
@@ -262,14 +265,14 @@ def _build_schedule(solver: CfgNode) -> ParamScheduler:
         )
     if name == "WarmupCosineLR":
         if not 0 <= solver.BASE_LR_END <= solver.BASE_LR or solver.BASE_LR == 0:
-            raise ValueError(
+            raise UserValueError(
                 "a cosine schedule ends at SOLVER.BASE_LR_END, which must lie between 0 and SOLVER.BASE_LR; "
                 f"got {solver.BASE_LR_END} and {solver.BASE_LR}"
             )
         return CosineParamScheduler(1.0, solver.BASE_LR_END / solver.BASE_LR)
     if name == "WarmupStepWithFixedGammaLR":
         return _EqualSteps(solver.GAMMA, solver.NUM_DECAYS)
-    raise ValueError(
+    raise UserValueError(
         "SOLVER.LR_SCHEDULER_NAME must be WarmupMultiStepLR, WarmupCosineLR or WarmupStepWithFixedGammaLR, "
         f"got {name!r}"
     )

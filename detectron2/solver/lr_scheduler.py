@@ -16,6 +16,8 @@ from fvcore.common.param_scheduler import (
 )
 from torch.optim.lr_scheduler import LRScheduler as LRScheduler
 
+from detectron2.utils.user_errors import UserValueError
+
 _WARMUP_METHODS = ("linear", "constant")
 
 
@@ -44,7 +46,7 @@ class WarmupParamScheduler(CompositeParamScheduler):
         """
         _check_warmup_method(warmup_method)
         if not 0 <= warmup_length <= 1:
-            raise ValueError(f"warmup_length is a part of training in [0, 1], got {warmup_length}")
+            raise UserValueError(f"warmup_length is a part of training in [0, 1], got {warmup_length}")
         start = warmup_factor * scheduler(0.0)
         if warmup_method == "constant":
             warmup: ParamScheduler = ConstantParamScheduler(start)
@@ -81,7 +83,7 @@ class LRMultiplier(LRScheduler):
             last_iter: the last iteration that was done, -1 at the start.
         """
         if not isinstance(multiplier, ParamScheduler):
-            raise ValueError(
+            raise UserValueError(
                 "multiplier must be a ParamScheduler of fvcore.common.param_scheduler, "
                 f"got {type(multiplier).__name__}"
             )
@@ -150,7 +152,7 @@ class WarmupMultiStepLR(_WarmupLR):
             last_epoch: the last iteration that was done, -1 at the start.
         """
         if sorted(milestones) != list(milestones):
-            raise ValueError(f"milestones must increase, got {milestones}")
+            raise UserValueError(f"milestones must increase, got {milestones}")
         self.milestones = milestones
         self.gamma = gamma
         super().__init__(
@@ -191,4 +193,6 @@ class WarmupCosineLR(_WarmupLR):
 
 def _check_warmup_method(method: str) -> None:
     if method not in _WARMUP_METHODS:
-        raise ValueError(f"the warm-up method must be one of {', '.join(_WARMUP_METHODS)}, got {method!r}")
+        raise UserValueError(
+            f"the warm-up method must be one of {', '.join(_WARMUP_METHODS)}, got {method!r}"
+        )

@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from detectron2.utils.user_errors import UserFloatingPointError, UserNotImplementedError, UserValueError
+
 from .rows import as_box_tensor, cat_tensors, pick_rows
 
 RawBox = list[float] | tuple[float, ...] | Tensor | np.ndarray
@@ -58,7 +60,7 @@ class BoxMode(IntEnum):
         if from_mode == to_mode:
             return box
         if (from_mode, to_mode) not in _CONVERSIONS:
-            raise NotImplementedError(f"there is no conversion from {from_mode.name} to {to_mode.name}")
+            raise UserNotImplementedError(f"there is no conversion from {from_mode.name} to {to_mode.name}")
         _check_box_size(box, 5 if from_mode == BoxMode.XYWHA_ABS else 4, from_mode)
         boxes = torch.as_tensor(np.asarray(box) if isinstance(box, (list, tuple)) else box)
         convert = _CONVERSIONS[from_mode, to_mode]
@@ -76,7 +78,7 @@ class BoxMode(IntEnum):
 def _check_box_size(box: RawBox, expected: int, mode: BoxMode) -> None:
     size = len(box) if isinstance(box, (list, tuple)) else box.shape[-1]
     if size != expected:
-        raise ValueError(f"a box in {mode.name} has {expected} numbers, got {size}: {box!r}")
+        raise UserValueError(f"a box in {mode.name} has {expected} numbers, got {size}: {box!r}")
 
 
 def _xywh_to_xyxy(boxes: Tensor) -> Tensor:
@@ -147,7 +149,7 @@ class Boxes:
         """
         if not torch.isfinite(self.tensor).all():
             bad = (~torch.isfinite(self.tensor)).any(dim=1).nonzero().flatten().tolist()
-            raise FloatingPointError(
+            raise UserFloatingPointError(
                 f"boxes {bad[:10]} of {len(self)} have infinite or NaN coordinates and cannot be clipped; "
                 "look for a learning rate that is too high or a broken annotation"
             )
@@ -258,7 +260,7 @@ def matched_pairwise_iou(boxes1: Boxes, boxes2: Boxes) -> Tensor:
         ValueError: if there are not as many boxes in both.
     """
     if len(boxes1) != len(boxes2):
-        raise ValueError(f"expected as many boxes in both, got {len(boxes1)} and {len(boxes2)}")
+        raise UserValueError(f"expected as many boxes in both, got {len(boxes1)} and {len(boxes2)}")
     first, second = boxes1.tensor, boxes2.tensor
     start, end = torch.maximum(first[:, :2], second[:, :2]), torch.minimum(first[:, 2:], second[:, 2:])
     width, height = (end - start).clamp(min=0).unbind(dim=1)

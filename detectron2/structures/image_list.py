@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from detectron2.utils.user_errors import UserTypeError, UserValueError
+
 
 class ImageList:
     """A batch that was padded at the bottom and at the right, and the sizes before that.
@@ -76,7 +78,7 @@ class ImageList:
         width = max(size[1] for size in image_sizes)
         if square_size > 0:
             if max(height, width) > square_size:
-                raise ValueError(
+                raise UserValueError(
                     f"an image of {height} x {width} does not fit into the square of {square_size} that the "
                     "model needs; resize images further down (INPUT.MAX_SIZE_TRAIN, INPUT.MAX_SIZE_TEST)"
                 )
@@ -88,14 +90,14 @@ class ImageList:
 
 def _check_images(tensors: Sequence[Tensor]) -> None:
     if not isinstance(tensors, (list, tuple)):
-        raise TypeError(f"expected a list or tuple of images, got {type(tensors).__name__}")
+        raise UserTypeError(f"expected a list or tuple of images, got {type(tensors).__name__}")
     if not tensors:
-        raise ValueError("there are no images to batch")
+        raise UserValueError("there are no images to batch")
     for image in tensors:
         if not isinstance(image, Tensor):
-            raise TypeError(f"expected images as tensors, got {type(image).__name__}")
+            raise UserTypeError(f"expected images as tensors, got {type(image).__name__}")
         if image.shape[:-2] != tensors[0].shape[:-2]:
-            raise ValueError(
+            raise UserValueError(
                 "images may differ in height and width only, got "
                 f"{tuple(tensors[0].shape)} and {tuple(image.shape)}"
             )

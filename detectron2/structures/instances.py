@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from detectron2.utils.user_errors import UserNotImplementedError, UserTypeError, UserValueError
+
 _RESERVED = ("_image_size", "_fields")
 
 
@@ -65,7 +67,7 @@ class Instances:
             ValueError: if it does not have as many entries as the fields that are there.
         """
         if self._fields and len(value) != len(self):
-            raise ValueError(
+            raise UserValueError(
                 f"field {name!r} has {len(value)} entries, but these are {len(self)} instances "
                 f"with fields {sorted(self._fields)}"
             )
@@ -108,10 +110,10 @@ class Instances:
     def __len__(self) -> int:
         for value in self._fields.values():
             return len(value)
-        raise NotImplementedError("Instances without fields have no length")
+        raise UserNotImplementedError("Instances without fields have no length")
 
     def __iter__(self) -> Iterator[Any]:
-        raise NotImplementedError("Instances are not iterable; index them, or iterate over a field")
+        raise UserNotImplementedError("Instances are not iterable; index them, or iterate over a field")
 
     @staticmethod
     def cat(instance_lists: Sequence[Instances]) -> Instances:
@@ -126,15 +128,15 @@ class Instances:
         """
         for entry in instance_lists:
             if not isinstance(entry, Instances):
-                raise TypeError(f"expected only Instances to concatenate, got {type(entry).__name__}")
+                raise UserTypeError(f"expected only Instances to concatenate, got {type(entry).__name__}")
         if not instance_lists:
-            raise ValueError("there are no Instances to concatenate")
+            raise UserValueError("there are no Instances to concatenate")
         first = instance_lists[0]
         for entry in instance_lists[1:]:
             if tuple(entry.image_size) != tuple(first.image_size):
-                raise ValueError(f"image sizes differ: {first.image_size} and {entry.image_size}")
+                raise UserValueError(f"image sizes differ: {first.image_size} and {entry.image_size}")
             if entry._fields.keys() != first._fields.keys():
-                raise ValueError(f"fields differ: {sorted(first._fields)} and {sorted(entry._fields)}")
+                raise UserValueError(f"fields differ: {sorted(first._fields)} and {sorted(entry._fields)}")
         if len(instance_lists) == 1:
             return first
         return first._with_fields(
@@ -166,4 +168,4 @@ def _cat_field(name: str, values: list[Any]) -> Any:
         return list(itertools.chain.from_iterable(values))
     if hasattr(kind, "cat"):
         return kind.cat(values)
-    raise TypeError(f"field {name!r} is a {kind.__name__}, which is no tensor or list and has no `cat`")
+    raise UserTypeError(f"field {name!r} is a {kind.__name__}, which is no tensor or list and has no `cat`")

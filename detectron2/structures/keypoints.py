@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from detectron2.utils.user_errors import UserTypeError, UserValueError
+
 
 class Keypoints:
     """The keypoints of the instances of one image.
@@ -32,7 +34,7 @@ class Keypoints:
         device = keypoints.device if isinstance(keypoints, Tensor) else torch.device("cpu")
         tensor = torch.as_tensor(keypoints, dtype=torch.float32, device=device)
         if tensor.ndim != 3 or tensor.shape[2] != 3:
-            raise ValueError(f"expected keypoints of shape (N, K, 3), got {tuple(tensor.shape)}")
+            raise UserValueError(f"expected keypoints of shape (N, K, 3), got {tuple(tensor.shape)}")
         self.tensor = tensor
 
     def __len__(self) -> int:
@@ -71,10 +73,10 @@ class Keypoints:
     def cat(keypoints_list: Sequence[Keypoints]) -> Keypoints:
         """Concatenate the instances of a list or tuple with at least one entry."""
         if not keypoints_list:
-            raise ValueError("there are no Keypoints to concatenate")
+            raise UserValueError("there are no Keypoints to concatenate")
         for entry in keypoints_list:
             if not isinstance(entry, Keypoints):
-                raise TypeError(f"expected only Keypoints to concatenate, got {type(entry).__name__}")
+                raise UserTypeError(f"expected only Keypoints to concatenate, got {type(entry).__name__}")
         return Keypoints(torch.cat([entry.tensor for entry in keypoints_list]))
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from detectron2.layers.mask_ops import paste_masks_in_image
 from detectron2.layers.roi_align import roi_align
+from detectron2.utils.user_errors import UserTypeError, UserValueError
 
 from .boxes import Boxes
 from .rows import cat_tensors, pick_rows
@@ -81,7 +82,7 @@ class BitMasks:
         if not isinstance(tensor, Tensor):
             tensor = torch.as_tensor(np.asarray(tensor), device="cpu")
         if tensor.ndim != 3:
-            raise ValueError(f"expected masks of shape (N, H, W), got {tuple(tensor.shape)}")
+            raise UserValueError(f"expected masks of shape (N, H, W), got {tuple(tensor.shape)}")
         self.tensor = tensor.to(torch.bool)
         self.image_size = tuple(tensor.shape[1:])
 
@@ -175,7 +176,7 @@ class BitMasks:
     def cat(bitmasks_list: Sequence[BitMasks]) -> BitMasks:
         """Concatenate the masks of a list or tuple with at least one entry, all of one image size."""
         if not bitmasks_list:
-            raise ValueError("there are no BitMasks to concatenate")
+            raise UserValueError("there are no BitMasks to concatenate")
         return type(bitmasks_list[0])(cat_tensors(bitmasks_list, BitMasks, width=0))
 
 
@@ -196,7 +197,7 @@ class PolygonMasks:
             ValueError: if a polygon has fewer than 3 corners, or an odd number of numbers.
         """
         if not isinstance(polygons, (list, tuple)):
-            raise TypeError(f"expected a list of polygons per instance, got {type(polygons).__name__}")
+            raise UserTypeError(f"expected a list of polygons per instance, got {type(polygons).__name__}")
         self.polygons: list[list[np.ndarray]] = [
             _as_polygons(of_instance, index) for index, of_instance in enumerate(polygons)
         ]
@@ -273,7 +274,7 @@ class PolygonMasks:
         """Concatenate the instances of a list or tuple."""
         for entry in polymasks_list:
             if not isinstance(entry, PolygonMasks):
-                raise TypeError(f"expected only PolygonMasks to concatenate, got {type(entry).__name__}")
+                raise UserTypeError(f"expected only PolygonMasks to concatenate, got {type(entry).__name__}")
         return _from_checked(list(itertools.chain.from_iterable(entry.polygons for entry in polymasks_list)))
 
 
@@ -290,7 +291,7 @@ class ROIMasks:
             tensor: (N, S, S) probabilities, or bool.
         """
         if tensor.ndim != 3:
-            raise ValueError(f"expected masks of shape (N, S, S), got {tuple(tensor.shape)}")
+            raise UserValueError(f"expected masks of shape (N, S, S), got {tuple(tensor.shape)}")
         self.tensor = tensor
 
     def to(self, device: torch.device | str) -> ROIMasks:
@@ -326,19 +327,19 @@ class ROIMasks:
 
 def _check_box_per_mask(boxes: Tensor, num_masks: int) -> None:
     if boxes.shape != (num_masks, 4):
-        raise ValueError(f"expected a box per mask, shape ({num_masks}, 4), got {tuple(boxes.shape)}")
+        raise UserValueError(f"expected a box per mask, shape ({num_masks}, 4), got {tuple(boxes.shape)}")
 
 
 def _as_polygons(polygons: Any, instance: int) -> list[np.ndarray]:
     if not isinstance(polygons, (list, tuple)):
-        raise TypeError(
+        raise UserTypeError(
             f"expected a list of polygons per instance, got {type(polygons).__name__} for instance {instance}"
         )
     arrays = []
     for index, polygon in enumerate(polygons):
         array = np.asarray(polygon.cpu() if isinstance(polygon, Tensor) else polygon, dtype=np.float64)
         if array.ndim != 1 or array.size < 6 or array.size % 2:
-            raise ValueError(
+            raise UserValueError(
                 f"polygon {index} of instance {instance} has {array.size} numbers in shape {array.shape}; "
                 "expected a flat list x0, y0, x1, y1, ... with at least 3 corners"
             )

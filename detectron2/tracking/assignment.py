@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from detectron2.utils.user_errors import UserValueError
+
 
 def linear_sum_assignment(cost: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Pair every row with a column of its own, or every column with a row where there are fewer columns.
@@ -18,9 +20,9 @@ def linear_sum_assignment(cost: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """
     cost = np.asarray(cost, dtype=np.float64)
     if cost.ndim != 2:
-        raise ValueError(f"expected an (N, M) matrix of costs, got the shape {cost.shape}")
+        raise UserValueError(f"expected an (N, M) matrix of costs, got the shape {cost.shape}")
     if not np.isfinite(cost).all():
-        raise ValueError("costs must be finite; give pairs that are not wanted a large cost")
+        raise UserValueError("costs must be finite; give pairs that are not wanted a large cost")
     if len(cost) > cost.shape[1]:
         columns, rows = linear_sum_assignment(cost.T)
         order = np.argsort(rows)

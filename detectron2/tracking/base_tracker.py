@@ -8,6 +8,7 @@ from detectron2.config.config.construction import configurable
 from detectron2.config.config.node import CfgNode
 from detectron2.structures.instances import Instances
 from detectron2.utils.registry import Registry
+from detectron2.utils.user_errors import UserNotImplementedError, UserValueError
 
 TRACKER_HEADS_REGISTRY = Registry("TRACKER_HEADS")
 TRACKER_HEADS_REGISTRY.__doc__ = """
@@ -29,7 +30,7 @@ class BaseTracker:
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        raise NotImplementedError(f"{cls.__name__} does not define from_config")
+        raise UserNotImplementedError(f"{cls.__name__} does not define from_config")
 
     def update(self, predictions: Instances) -> Instances:
         """Take the detections of the next frame.
@@ -40,7 +41,7 @@ class BaseTracker:
         Returns:
             The same with `ID` and what else the tracker knows.
         """
-        raise NotImplementedError(f"{type(self).__name__} does not define update")
+        raise UserNotImplementedError(f"{type(self).__name__} does not define update")
 
 
 def build_tracker_head(cfg: CfgNode) -> BaseTracker:
@@ -63,7 +64,7 @@ def tracker_options(cfg: CfgNode, required: tuple[str, ...], **defaults: Any) ->
     node = cfg.get("TRACKER_HEADS")
     missing = [key for key in required if node is None or key not in node]
     if missing:
-        raise ValueError(
+        raise UserValueError(
             f"A tracker needs TRACKER_HEADS.{' and TRACKER_HEADS.'.join(missing)} in its config; add "
             "`cfg.TRACKER_HEADS = CfgNode({...})`"
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from detectron2.structures.instances import Instances
+from detectron2.utils.user_errors import UserNotImplementedError
 
 from .assignment import linear_sum_assignment
 from .identity_tracker import IdentityTracker
@@ -27,7 +28,7 @@ class BaseHungarianTracker(IdentityTracker):
         Returns:
             (N, M) finite costs.
         """
-        raise NotImplementedError(f"{type(self).__name__} does not define build_cost_matrix")
+        raise UserNotImplementedError(f"{type(self).__name__} does not define build_cost_matrix")
 
     def _match(self, instances: Instances, prev_instances: Instances) -> dict[int, int]:
         cost = self.build_cost_matrix(instances, prev_instances)

@@ -11,6 +11,7 @@ from detectron2.config.config.construction import configurable
 from detectron2.config.config.node import CfgNode
 from detectron2.structures.boxes import pairwise_iou
 from detectron2.structures.instances import Instances
+from detectron2.utils.user_errors import UserNotImplementedError, UserValueError
 
 from .base_tracker import BaseTracker, tracker_options
 from .utils import create_prediction_pairs
@@ -45,7 +46,9 @@ class IdentityTracker(BaseTracker):
         """
         super().__init__(**kwargs)
         if video_height <= 0 or video_width <= 0:
-            raise ValueError(f"the size of the video must be positive, got {video_height} x {video_width}")
+            raise UserValueError(
+                f"the size of the video must be positive, got {video_height} x {video_width}"
+            )
         self._video_size = np.array([video_width, video_height], dtype=np.float64)
         self._max_num_instances, self._max_lost_frame_count = max_num_instances, max_lost_frame_count
         self._min_box_rel_dim, self._min_instance_period = min_box_rel_dim, min_instance_period
@@ -88,7 +91,7 @@ class IdentityTracker(BaseTracker):
 
     def _match(self, instances: Instances, prev_instances: Instances) -> dict[int, int]:
         """Index of a detection -> index of the previous one that it continues, both at most once."""
-        raise NotImplementedError(f"{type(self).__name__} does not define _match")
+        raise UserNotImplementedError(f"{type(self).__name__} does not define _match")
 
     def _with_identities(self, instances: Instances, known: dict[int, tuple[int, int]]) -> Instances:
         """The detections with their fields of identity; `known`: identity and period of the matched ones."""

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from detectron2.structures.instances import Instances
+from detectron2.utils.user_errors import UserValueError
 
 # What a pair costs that is no match: more than all matches together can save.
 LARGE_COST_VALUE = 100000
@@ -29,7 +30,7 @@ def create_prediction_pairs(
     # A tensor may be on a GPU.
     iou = np.asarray(iou_all.cpu() if hasattr(iou_all, "cpu") else iou_all)
     if iou.shape != (len(instances), len(prev_instances)):
-        raise ValueError(
+        raise UserValueError(
             f"expected an IoU for each of {len(instances)} x {len(prev_instances)} pairs, got {iou.shape}"
         )
     return [

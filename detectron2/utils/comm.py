@@ -10,6 +10,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from .user_errors import UserValueError
+
 _LOCAL_PROCESS_GROUP: dist.ProcessGroup | None = None
 """The processes of this machine; `create_local_process_group` sets it, `engine.launch` calls that."""
 
@@ -47,7 +49,7 @@ def create_local_process_group(num_workers_per_machine: int) -> None:
     global _LOCAL_PROCESS_GROUP
     world_size = get_world_size()
     if num_workers_per_machine < 1 or world_size % num_workers_per_machine:
-        raise ValueError(
+        raise UserValueError(
             f"{world_size} processes do not split into machines of {num_workers_per_machine} each"
         )
     own_machine = get_rank() // num_workers_per_machine

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
+from .user_errors import UserImportError
+
 __all__ = ["create_dummy_class", "create_dummy_func"]
 
 
@@ -20,10 +22,10 @@ def create_dummy_class(klass: str, dependency: str | Sequence[str], message: str
 
     class _DummyMeta(type):
         def __getattr__(cls, name: str) -> NoReturn:
-            raise ImportError(error)
+            raise UserImportError(error)
 
     def refuse(self: Any, *args: Any, **kwargs: Any) -> NoReturn:
-        raise ImportError(error)
+        raise UserImportError(error)
 
     return _DummyMeta(klass, (), {"__init__": refuse, "__doc__": error})
 
@@ -35,7 +37,7 @@ def create_dummy_func(
     error = _describe(func, dependency, message)
 
     def refuse(*args: Any, **kwargs: Any) -> NoReturn:
-        raise ImportError(error)
+        raise UserImportError(error)
 
     refuse.__name__ = func
     return refuse

@@ -18,6 +18,8 @@ from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from tqdm import tqdm
 
+from .user_errors import UserValueError
+
 __all__ = ["check_named_digest", "download", "has_named_digest"]
 
 logger = logging.getLogger(__name__)
@@ -45,14 +47,14 @@ class _SameSchemeRedirects(HTTPRedirectHandler):
         self, req: Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
     ) -> Request | None:
         if urlsplit(newurl).scheme != req.type:
-            raise ValueError(
+            raise UserValueError(
                 f"Cannot download {req.full_url}: the server sends on to {newurl!r}. Only redirects to"
                 f" another {req.type} address are followed; if you trust that one, use it as the address."
             )
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-class _TooLargeError(ValueError):
+class _TooLargeError(UserValueError):
     """The file is larger than the user allows."""
 
 
@@ -117,7 +119,7 @@ def download(url: str, target: str, *, check_name: bool = False, hint: str = "")
         except ValueError as error:
             part.discard()
             if not is_resumed:
-                raise ValueError(f"{error} {hint}".rstrip()) from None
+                raise UserValueError(f"{error} {hint}".rstrip()) from None
             # The old part may have been of another version of the file.
             logger.warning("%s Starting over.", error)
             return download(url, target, check_name=True, hint=hint)
@@ -212,7 +214,7 @@ def _size_limit() -> float:
     except ValueError:
         gigabytes = -1.0
     if not gigabytes >= 0:
-        raise ValueError(f"{LIMIT_VARIABLE} must be a number of gigabytes, got {text!r}")
+        raise UserValueError(f"{LIMIT_VARIABLE} must be a number of gigabytes, got {text!r}")
     return gigabytes * 1e9
 
 
@@ -282,7 +284,7 @@ def check_named_digest(path: str | os.PathLike[str], name: str) -> None:
     got = " and ".join(f"{kind} {digest.hexdigest()}" for kind, digest in digests.items())
     problem = f"{name} is not what its name says: neither digest starts with {found[1]}, got {got}."
     if os.environ.get(UNCHECKED_VARIABLE, "") in ("", "0"):
-        raise ValueError(
+        raise UserValueError(
             f"{problem} The download was broken, or the server has another file; the data was deleted."
             f" To use it all the same, set {UNCHECKED_VARIABLE}=1."
         )

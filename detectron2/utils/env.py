@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from .user_errors import UserValueError
+
 __all__ = ["seed_all_rng"]
 
 logger = logging.getLogger(__name__)
@@ -55,7 +57,7 @@ def import_file(
     """
     spec = importlib.util.spec_from_file_location(module_name, file_path)
     if spec is None or spec.loader is None:
-        raise ValueError(f"expected the path of a Python file, got {os.fspath(file_path)!r}")
+        raise UserValueError(f"expected the path of a Python file, got {os.fspath(file_path)!r}")
     module = importlib.util.module_from_spec(spec)
     if make_importable:
         sys.modules[module_name] = module

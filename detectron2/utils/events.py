@@ -21,6 +21,8 @@ from fvcore.common.history_buffer import HistoryBuffer
 
 from detectron2.utils.file_io import PathManager
 
+from .user_errors import UserImportError, UserKeyError, UserNotImplementedError, UserValueError
+
 __all__ = [
     "CommonMetricPrinter",
     "EventStorage",
@@ -85,7 +87,7 @@ class EventStorage:
         """
         name = self._current_prefix + name
         if self._smoothing_hints.setdefault(name, smoothing_hint) != smoothing_hint:
-            raise ValueError(
+            raise UserValueError(
                 f"Scalar {name!r} was first put with smoothing_hint={not smoothing_hint}, and now with "
                 f"smoothing_hint={smoothing_hint}. Use the same hint, or two names."
             )
@@ -142,7 +144,7 @@ class EventStorage:
         """
         if name not in self._history:
             known = ", ".join(sorted(self._history)) or "none"
-            raise KeyError(f"No scalar named {name!r} was put into this storage. There are: {known}.")
+            raise UserKeyError(f"No scalar named {name!r} was put into this storage. There are: {known}.")
         return self._history[name]
 
     def histories(self) -> Mapping[str, HistoryBuffer]:
@@ -243,7 +245,7 @@ class EventWriter:
 
     def write(self) -> None:
         """Publish what the current storage has got since the last call."""
-        raise NotImplementedError(f"{type(self).__name__} must implement write()")
+        raise UserNotImplementedError(f"{type(self).__name__} must implement write()")
 
     def close(self) -> None:
         """Release files and connections. Called once, after the last `write`."""
@@ -327,7 +329,7 @@ class TensorboardXWriter(EventWriter):
         try:
             from torch.utils.tensorboard import SummaryWriter  # optional dependency
         except ImportError as error:
-            raise ImportError(
+            raise UserImportError(
                 "TensorboardXWriter needs the package 'tensorboard', which is not installed. Install it with "
                 "`pip install tensorboard`, or leave this writer out: metrics.json holds the same numbers."
             ) from error

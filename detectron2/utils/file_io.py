@@ -29,6 +29,7 @@ from iopath.common.file_io import PathManager as PathManagerBase
 
 from .download import download, has_named_digest
 from .paths import flat_name, path_within
+from .user_errors import UserValueError
 
 __all__ = ["PathHandler", "PathManager", "atomic_write"]
 
@@ -62,7 +63,7 @@ class DownloadHandler(PathHandler):
 
     def _open(self, path: str, mode: str = "r", buffering: int = -1, **kwargs: Any) -> IO[Any]:
         if mode not in ("r", "rb"):
-            raise ValueError(f"{path} can only be read, got mode {mode!r}")
+            raise UserValueError(f"{path} can only be read, got mode {mode!r}")
         return open(self._get_local_path(path), mode, buffering=buffering, **kwargs)
 
 
@@ -118,7 +119,7 @@ class FileURLHandler(PathHandler):
         self._check_kwargs(kwargs)
         parts = urlsplit(path)
         if parts.netloc not in ("", "localhost"):
-            raise ValueError(f"a file address has three slashes, as in file:///folder/name; got {path!r}")
+            raise UserValueError(f"a file address has three slashes, as in file:///folder/name; got {path!r}")
         return url2pathname(parts.path)
 
     def _open(self, path: str, mode: str = "r", buffering: int = -1, **kwargs: Any) -> IO[Any]:
@@ -185,7 +186,7 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO[
         mode: "wb", or "w" for UTF-8 text.
     """
     if mode not in ("wb", "w"):
-        raise ValueError(f"mode must be 'wb' or 'w', got {mode!r}")
+        raise UserValueError(f"mode must be 'wb' or 'w', got {mode!r}")
     path = os.fspath(path)
     if path.startswith(FileURLHandler.PREFIX):
         path = str(PathManager.get_local_path(path))

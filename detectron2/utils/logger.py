@@ -12,6 +12,8 @@ from typing import IO, Any
 
 from detectron2.utils.file_io import PathManager
 
+from .user_errors import UserValueError
+
 __all__ = [
     "create_small_table",
     "log_every_n",
@@ -174,7 +176,7 @@ def log_first_n(
     keys = (key,) if isinstance(key, str) else tuple(key)
     unknown = set(keys) - {"caller", "message"}
     if unknown or not keys:
-        raise ValueError(f"key must be 'caller', 'message' or a tuple of both, got {key!r}")
+        raise UserValueError(f"key must be 'caller', 'message' or a tuple of both, got {key!r}")
     module_name, caller = _find_caller()
     identity = (*(caller if "caller" in keys else ()), *((msg,) if "message" in keys else ()))
     _LOG_COUNTER[identity] += 1

@@ -7,6 +7,8 @@ import os
 import re
 from urllib.parse import urlsplit
 
+from .user_errors import UserValueError
+
 __all__ = ["flat_name", "path_within"]
 
 _READABLE_CHARS = 100
@@ -29,7 +31,9 @@ def path_within(root: str, name: str) -> str:
     path = os.path.join(root, *name.split("/"))
     real_root = os.path.realpath(root)
     if "\0" in name or os.path.isabs(name) or not _is_below(os.path.realpath(path), real_root):
-        raise ValueError(f"expected the name of a file inside {root}, got {name!r}, which leads out of it")
+        raise UserValueError(
+            f"expected the name of a file inside {root}, got {name!r}, which leads out of it"
+        )
     return path
 
 

@@ -8,6 +8,8 @@ from typing import Any
 
 from fvcore.common.registry import Registry as _Registry
 
+from .user_errors import UserImportError, UserKeyError, UserValueError
+
 __all__ = ["Registry", "locate"]
 
 
@@ -21,7 +23,7 @@ class Registry(_Registry):
     def _do_register(self, name: str, obj: Any) -> None:
         holder = self._obj_map.get(name)
         if holder is not None:
-            raise ValueError(
+            raise UserValueError(
                 f"{self._name} registry: the name {name!r} already belongs to {holder!r}; "
                 f"give {obj!r} another name, entries are never replaced"
             )
@@ -36,7 +38,7 @@ class Registry(_Registry):
         try:
             return self._obj_map[name]
         except KeyError:
-            raise KeyError(self._describe_miss(name)) from None
+            raise UserKeyError(self._describe_miss(name)) from None
 
     def _describe_miss(self, name: str) -> str:
         known = sorted(self._obj_map)
@@ -58,7 +60,7 @@ def locate(name: str) -> Any:
     """
     parts = name.split(".")
     if not all(part.isidentifier() for part in parts):
-        raise ImportError(f"expected a dotted path such as 'package.module.Class', got {name!r}")
+        raise UserImportError(f"expected a dotted path such as 'package.module.Class', got {name!r}")
     obj = None
     for split in range(len(parts), 0, -1):
         module_name = ".".join(parts[:split])
@@ -70,7 +72,7 @@ def locate(name: str) -> Any:
                 raise
             continue
         return _walk_attributes(obj, parts[split:], name)
-    raise ImportError(f"cannot locate {name!r}: there is no module named {parts[0]!r}")
+    raise UserImportError(f"cannot locate {name!r}: there is no module named {parts[0]!r}")
 
 
 def _walk_attributes(obj: Any, attributes: list[str], full_name: str) -> Any:
@@ -80,5 +82,7 @@ def _walk_attributes(obj: Any, attributes: list[str], full_name: str) -> Any:
         except AttributeError:
             near = get_close_matches(attribute, dir(obj), n=3)
             hint = f"; did you mean {' or '.join(near)}?" if near else ""
-            raise ImportError(f"cannot locate {full_name!r}: {obj!r} has no {attribute!r}{hint}") from None
+            raise UserImportError(
+                f"cannot locate {full_name!r}: {obj!r} has no {attribute!r}{hint}"
+            ) from None
     return obj

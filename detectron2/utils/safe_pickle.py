@@ -17,13 +17,15 @@ from typing import IO, Any
 
 import numpy as np
 
+from .user_errors import UserValueError
+
 __all__ = ["UnsafePickleError", "load", "numpy_scalar_globals"]
 
 
 _NUMPY_CORES = ("numpy.core", "numpy._core")  # the second since NumPy 2
 
 
-class UnsafePickleError(ValueError):
+class UnsafePickleError(UserValueError):
     """The pickle is damaged, or holds more than plain data."""
 
 

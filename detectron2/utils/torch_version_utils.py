@@ -6,6 +6,8 @@ import re
 
 import torch
 
+from .user_errors import UserValueError
+
 __all__ = ["min_torch_version"]
 
 
@@ -18,5 +20,5 @@ def _numbers(version: str) -> tuple[int, ...]:
     """ "2.13.0a0+cpu" -> (2, 13, 0)."""
     parts = re.match(r"(\d+)(?:\.(\d+))?(?:\.(\d+))?", version)
     if parts is None:
-        raise ValueError(f"expected a version such as '2.4' or '2.13.0', got {version!r}")
+        raise UserValueError(f"expected a version such as '2.4' or '2.13.0', got {version!r}")
     return tuple(int(part or 0) for part in parts.groups())

@@ -4,23 +4,69 @@ from __future__ import annotations
 
 import difflib
 import itertools
-import linecache
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 
-__all__ = ["describe_error", "exit_on_user_error", "is_for_user", "suggest_files"]
+__all__ = [
+    "UserError",
+    "UserFileNotFoundError",
+    "UserFloatingPointError",
+    "UserImportError",
+    "UserKeyError",
+    "UserNotImplementedError",
+    "UserTypeError",
+    "UserValueError",
+    "describe_error",
+    "exit_on_user_error",
+    "is_for_user",
+    "near",
+    "suggest_files",
+]
 
-_PACKAGE_DIR = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _EXIT_STATUS = 2  # what argparse uses for a wrong command line
 _MAX_ENTRIES = 10_000  # of a folder that is searched for similar names
 
-# The kinds that this package raises for what a user can cause; each comes with a sentence that says what
-# to do.
-_USER_KINDS = (ValueError, TypeError, KeyError, ImportError, NotImplementedError, FloatingPointError)
+
+class UserError(Exception):
+    """Mix-in of every error that the user can mend.
+
+    The message says what was expected, what came, and what to do. It stands beside the built-in class that
+    callers catch, as in `UserValueError`.
+    """
+
+
+class UserValueError(UserError, ValueError):
+    """A value that does not fit."""
+
+
+class UserTypeError(UserError, TypeError):
+    """A value of a type that does not fit."""
+
+
+class UserKeyError(UserError, KeyError):
+    """A name that is not known. Unlike a `KeyError`, it shows its message without quotes."""
+
+    def __str__(self) -> str:
+        return str(self.args[0]) if len(self.args) == 1 else super().__str__()
+
+
+class UserFileNotFoundError(UserError, FileNotFoundError):
+    """A file that is not there."""
+
+
+class UserImportError(UserError, ImportError):
+    """A package or a name in it that is not there."""
+
+
+class UserNotImplementedError(UserError, NotImplementedError):
+    """Something that is asked for and not offered."""
+
+
+class UserFloatingPointError(UserError, FloatingPointError):
+    """Numbers that are not finite any more."""
 
 
 @contextmanager
@@ -39,10 +85,26 @@ def exit_on_user_error() -> Iterator[None]:
 
 
 def describe_error(error: BaseException) -> str:
-    """Return an error's message as it was written: `str` of a KeyError would put it in quotes."""
+    """Return an error's message as it was written: `str` of a plain KeyError would put it in quotes."""
     if isinstance(error, KeyError) and len(error.args) == 1:
         return str(error.args[0])
     return str(error) or type(error).__name__
+
+
+def near(name: object, known: Iterable[object], *, max_names: int = 3, cutoff: float = 0.6) -> str:
+    """Return a sentence with the known names that are nearly the wanted one, to end an error message with.
+
+    Args:
+        name: what was asked for.
+        known: what there is.
+        max_names: how many of them to show.
+        cutoff: how similar they must be, from 0 to 1.
+
+    Returns:
+        " Did you mean a or b?", with the space before it, or an empty string.
+    """
+    found = difflib.get_close_matches(str(name), [str(other) for other in known], n=max_names, cutoff=cutoff)
+    return f" Did you mean {' or '.join(found)}?" if found else ""
 
 
 def suggest_files(path: str | os.PathLike[str]) -> str:
@@ -58,31 +120,12 @@ def suggest_files(path: str | os.PathLike[str]) -> str:
     folder = next((parent for parent in missing.parents if parent.is_dir()), None)
     if folder is None:
         return ""
-    names = [entry.name for entry in itertools.islice(folder.iterdir(), _MAX_ENTRIES)]
+    entries = [entry.name for entry in itertools.islice(folder.iterdir(), _MAX_ENTRIES)]
     wanted = missing.relative_to(folder).parts[0]
-    near = [str(folder / name) for name in difflib.get_close_matches(wanted, names, n=3)]
-    return f" Did you mean {' or '.join(near)}?" if near else ""
+    similar = [str(folder / name) for name in difflib.get_close_matches(wanted, entries, n=3)]
+    return f" Did you mean {' or '.join(similar)}?" if similar else ""
 
 
-def is_for_user(error: Exception) -> bool:
-    """Tell an error that the user can mend from a bug.
-
-    It is for the user when it is about a file (OSError), or when a `raise` statement of this package, or of
-    the running program, made it on purpose. Everything else came unforeseen.
-    """
-    if isinstance(error, OSError):
-        return True
-    if not isinstance(error, _USER_KINDS) or error.__traceback__ is None:
-        return False
-    filename, source = _raising_line(error.__traceback__)
-    program = os.path.abspath(sys.argv[0])
-    ours = os.path.abspath(filename)
-    return (ours == program or ours.startswith(_PACKAGE_DIR + os.sep)) and source.startswith("raise")
-
-
-def _raising_line(traceback: TracebackType) -> tuple[str, str]:
-    """Return the file and the source line where an exception came up."""
-    while traceback.tb_next is not None:
-        traceback = traceback.tb_next
-    filename = traceback.tb_frame.f_code.co_filename
-    return filename, linecache.getline(filename, traceback.tb_lineno).strip()
+def is_for_user(error: BaseException) -> bool:
+    """Tell an error that the user can mend from a bug: it is a `UserError`, or about a file (OSError)."""
+    return isinstance(error, (UserError, OSError))

@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from detectron2.utils.file_io import atomic_write
+from detectron2.utils.user_errors import UserValueError
 from detectron2.visualization.colors import Color
 
 _SUBPIXEL_BITS = 4
@@ -36,11 +37,11 @@ class VisImage:
             scale: size of the output over the size of the picture.
         """
         if img.ndim != 3 or img.shape[2] != 3 or 0 in img.shape:
-            raise ValueError(
+            raise UserValueError(
                 f"a picture should be (height, width, 3) RGB with at least one pixel, got {img.shape}"
             )
         if scale <= 0:
-            raise ValueError(f"scale should be positive, got {scale}")
+            raise UserValueError(f"scale should be positive, got {scale}")
         self.img = img
         self.scale = scale
         self.height, self.width = img.shape[:2]
@@ -56,7 +57,7 @@ class VisImage:
             img: (H, W, 3) RGB in [0, 255].
         """
         if img.shape[:2] != (self.height, self.width):
-            raise ValueError(
+            raise UserValueError(
                 f"expected a picture of {self.height}x{self.width}, got {img.shape[0]}x{img.shape[1]}"
             )
         pixels = np.clip(img, 0, 255).astype(np.uint8)
@@ -75,7 +76,7 @@ class VisImage:
         suffix = os.path.splitext(os.fspath(filepath))[1].lower()
         formats = Image.registered_extensions()
         if suffix not in formats:
-            raise ValueError(
+            raise UserValueError(
                 f"cannot tell the picture format of '{filepath}': end it in .png or .jpg, for example"
             )
         options = {"quality": 92} if formats[suffix] == "JPEG" else {}
@@ -95,7 +96,7 @@ class VisImage:
             alpha: opacity of the tint.
         """
         if mask.shape != (self.height, self.width):
-            raise ValueError(
+            raise UserValueError(
                 f"the mask is {mask.shape}, the picture {(self.height, self.width)} (height, width)"
             )
         coverage = mask.astype(np.uint8) * 255 if mask.dtype == bool else np.rint(mask * 255).astype(np.uint8)
@@ -129,7 +130,7 @@ class VisImage:
             line_style: "-", "--", ":" or "-.".
         """
         if line_style not in _LINE_STYLES:
-            raise ValueError(f"line_style should be one of {_LINE_STYLES}, got {line_style!r}")
+            raise UserValueError(f"line_style should be one of {_LINE_STYLES}, got {line_style!r}")
         path = self.to_canvas(points)
         if closed and len(path):
             path = np.concatenate([path, path[:1]])

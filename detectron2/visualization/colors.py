@@ -12,6 +12,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from detectron2.utils.user_errors import UserValueError
+
 Color = tuple[float, float, float]
 ColorLike = str | Sequence[float] | np.ndarray
 
@@ -82,7 +84,7 @@ def colormap(rgb: bool = False, maximum: float = 255) -> np.ndarray:
         (80, 3) float32.
     """
     if maximum not in (255, 1):
-        raise ValueError(f"maximum should be 255 or 1, got {maximum}")
+        raise UserValueError(f"maximum should be 255 or 1, got {maximum}")
     return np.ascontiguousarray(COLORS if rgb else COLORS[:, ::-1]) * np.float32(maximum)
 
 
@@ -119,7 +121,7 @@ def parse_color(color: ColorLike) -> Color:
         return _parse_color_text(color)
     channels = [float(c) for c in color]
     if len(channels) not in (3, 4) or not all(0 <= c <= 1 for c in channels):
-        raise ValueError(
+        raise UserValueError(
             f"a colour should have 3 or 4 channels in [0, 1], got {color!r}; divide 8-bit values by 255"
         )
     return channels[0], channels[1], channels[2]
@@ -138,7 +140,7 @@ def _parse_color_text(text: str) -> Color:
     try:
         red, green, blue = ImageColor.getrgb(text.removeprefix("tab:"))[:3]
     except ValueError as error:
-        raise ValueError(
+        raise UserValueError(
             f"unknown colour {text!r}: use a name such as 'orange', '#rrggbb', or three numbers"
         ) from error
     return red / 255, green / 255, blue / 255
@@ -147,7 +149,7 @@ def _parse_color_text(text: str) -> Color:
 def change_brightness(color: ColorLike, factor: float) -> Color:
     """Move a colour towards white (factor in (0, 1]) or black (factor in [-1, 0))."""
     if not -1 <= factor <= 1:
-        raise ValueError(f"factor should be in [-1, 1], got {factor}")
+        raise UserValueError(f"factor should be in [-1, 1], got {factor}")
     target = 1.0 if factor > 0 else 0.0
     red, green, blue = (c + (target - c) * abs(factor) for c in parse_color(color))
     return red, green, blue

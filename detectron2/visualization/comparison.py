@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from detectron2.utils.user_errors import UserValueError
 from detectron2.visualization.text import text_coverage
 
 _GAP = 8
@@ -24,7 +25,7 @@ def side_by_side(panels: Sequence[tuple[str, np.ndarray]]) -> np.ndarray:
         (height, width, 3) uint8 RGB picture of all of them.
     """
     if not panels:
-        raise ValueError("side_by_side needs at least one picture, got none")
+        raise UserValueError("side_by_side needs at least one picture, got none")
     tallest = max(picture.shape[0] for _, picture in panels)
     captions = [text_coverage(caption, max(_MIN_CAPTION_SIZE, tallest / 24)) for caption, _ in panels]
     header = captions[0].shape[0] + _GAP // 2
@@ -46,7 +47,7 @@ def stack(sheets: Sequence[np.ndarray]) -> np.ndarray:
         sheets: (H, W, 3) uint8 RGB pictures; sizes may differ.
     """
     if not sheets:
-        raise ValueError("stack needs at least one picture, got none")
+        raise UserValueError("stack needs at least one picture, got none")
     height = sum(sheet.shape[0] for sheet in sheets) + _GAP * (len(sheets) - 1)
     page = np.full((height, max(sheet.shape[1] for sheet in sheets), 3), _PAPER, dtype=np.uint8)
     top = 0

@@ -12,6 +12,8 @@ import cv2
 import numpy as np
 from hotcoco import mask as mask_util
 
+from detectron2.utils.user_errors import UserTypeError, UserValueError
+
 
 class GenericMask:
     """One object's mask, given as polygons, run lengths or pixels, and turned into the others when asked."""
@@ -32,7 +34,7 @@ class GenericMask:
             self._mask = _decode_rle(mask_or_polygons, height, width)
         elif isinstance(mask_or_polygons, np.ndarray) and mask_or_polygons.ndim == 2:
             if mask_or_polygons.shape != (height, width):
-                raise ValueError(
+                raise UserValueError(
                     f"the mask is {mask_or_polygons.shape}, the image {(height, width)} (height, width)"
                 )
             self._mask = (mask_or_polygons != 0).astype(np.uint8)
@@ -40,7 +42,7 @@ class GenericMask:
             self._polygons = [np.asarray(polygon).reshape(-1) for polygon in mask_or_polygons]
             self._has_holes = False  # polygons of COCO's format only add up
         else:
-            raise TypeError(
+            raise UserTypeError(
                 "a mask should be a list of polygons, run lengths, or a (height, width) array; "
                 f"got {type(mask_or_polygons).__name__}"
             )
@@ -98,7 +100,7 @@ class GenericMask:
 
 def _decode_rle(rle: Mapping[str, Any], height: int, width: int) -> np.ndarray:
     if tuple(rle["size"]) != (height, width):
-        raise ValueError(
+        raise UserValueError(
             f"the run lengths are for {tuple(rle['size'])}, the image is {(height, width)} (height, width)"
         )
     compressed = (

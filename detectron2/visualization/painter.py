@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from detectron2.utils.user_errors import UserValueError
 from detectron2.visualization.canvas import VisImage
 from detectron2.visualization.colors import (
     ColorLike,
@@ -91,7 +92,7 @@ class Painter:
         """
         shares = {"left": 0.0, "center": 0.5, "right": 1.0}
         if horizontal_alignment not in shares:
-            raise ValueError(
+            raise UserValueError(
                 f"horizontal_alignment should be one of {list(shares)}, got {horizontal_alignment!r}"
             )
         label = self._make_label(text, font_size, rotation)

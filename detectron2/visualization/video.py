@@ -15,6 +15,7 @@ from hotcoco import mask as mask_util
 
 from detectron2.data.catalog import Metadata
 from detectron2.structures.instances import Instances
+from detectron2.utils.user_errors import UserValueError
 from detectron2.visualization.canvas import VisImage
 from detectron2.visualization.colors import Color, palette_color
 from detectron2.visualization.inputs import to_generic_masks
@@ -47,7 +48,7 @@ class VideoVisualizer:
             instance_mode: IMAGE or IMAGE_BW.
         """
         if instance_mode not in (ColorMode.IMAGE, ColorMode.IMAGE_BW):
-            raise ValueError(f"a video is drawn in mode IMAGE or IMAGE_BW, got {instance_mode}")
+            raise UserValueError(f"a video is drawn in mode IMAGE or IMAGE_BW, got {instance_mode}")
         self.metadata = metadata if metadata is not None else Metadata()
         self._instance_mode = instance_mode
         self._tracks: list[_Track] = []

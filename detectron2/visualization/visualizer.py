@@ -19,6 +19,7 @@ from detectron2.data.detection_utils.panoptic_png import read_panoptic_ids
 from detectron2.data.detection_utils.sem_seg import read_sem_seg
 from detectron2.structures.boxes import BoxMode
 from detectron2.structures.instances import Instances
+from detectron2.utils.user_errors import UserValueError
 from detectron2.visualization.canvas import VisImage
 from detectron2.visualization.colors import Color, ColorLike, change_brightness, palette_color, shade
 from detectron2.visualization.inputs import (
@@ -291,7 +292,7 @@ class Visualizer(Painter):
             if values is not None
         }
         if len(set(counts.values())) > 1:
-            raise ValueError(f"every instance needs one of each, but there are {counts}")
+            raise UserValueError(f"every instance needs one of each, but there are {counts}")
         num_instances = max(counts.values(), default=0)
         if num_instances == 0:
             return self.output

@@ -10,6 +10,8 @@ from typing import Any, TypeVar, overload
 
 from fvcore.common.config import CfgNode as _CfgNode
 
+from detectron2.utils.user_errors import UserTypeError
+
 __all__ = ["configurable"]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -49,7 +51,7 @@ def configurable(init_func: Any = None, *, from_config: Any = None) -> Any:
     """
     if init_func is not None:
         if from_config is not None or not inspect.isfunction(init_func) or init_func.__name__ != "__init__":
-            raise TypeError(
+            raise UserTypeError(
                 "@configurable without arguments decorates __init__; for a function write "
                 "@configurable(from_config=...)"
             )
@@ -57,11 +59,11 @@ def configurable(init_func: Any = None, *, from_config: Any = None) -> Any:
     if from_config is None:
         return configurable
     if not inspect.isfunction(from_config) and not inspect.ismethod(from_config):
-        raise TypeError(f"from_config must be a function that takes cfg, got {from_config!r}")
+        raise UserTypeError(f"from_config must be a function that takes cfg, got {from_config!r}")
 
     def decorate(function: Callable[..., _R]) -> Callable[..., _R]:
         if inspect.isclass(function) or function.__name__ == "__init__":
-            raise TypeError(
+            raise UserTypeError(
                 "for a class, decorate its __init__ with plain @configurable and define from_config"
             )
 
@@ -88,7 +90,7 @@ def _configurable_init(init: Callable[..., None]) -> Callable[..., None]:
                 "classmethod from_config"
             )
         if not inspect.ismethod(from_config):
-            raise TypeError(f"{type(self).__name__}.from_config must be a classmethod")
+            raise UserTypeError(f"{type(self).__name__}.from_config must be a classmethod")
         if _has_config(args, kwargs):
             init(self, **_arguments_from_config(from_config, args, kwargs))
         else:
@@ -116,7 +118,9 @@ def _arguments_from_config(
     parameters = inspect.signature(from_config).parameters
     name = f"{getattr(from_config, '__self__', None) or ''}{from_config.__name__}"
     if next(iter(parameters), None) != "cfg":
-        raise TypeError(f"{name} must take cfg as its first argument, its arguments are {list(parameters)}")
+        raise UserTypeError(
+            f"{name} must take cfg as its first argument, its arguments are {list(parameters)}"
+        )
     kinds = {parameter.kind for parameter in parameters.values()}
     if inspect.Parameter.VAR_POSITIONAL in kinds or inspect.Parameter.VAR_KEYWORD in kinds:
         arguments, overrides = kwargs, {}

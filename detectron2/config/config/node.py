@@ -22,7 +22,13 @@ from detectron2.config.compat import (
 )
 from detectron2.config.config.yaml_reader import load_yaml
 from detectron2.utils.file_io import PathManager
-from detectron2.utils.user_errors import suggest_files
+from detectron2.utils.user_errors import (
+    UserFileNotFoundError,
+    UserKeyError,
+    UserTypeError,
+    UserValueError,
+    suggest_files,
+)
 
 REMOTE_BASE_VARIABLE = "DETECTRON2_REMOTE_BASE"
 """Environment variable; any value but "" and "0" lets `_BASE_` name files of another place than its own."""
@@ -85,7 +91,7 @@ class CfgNode(_CfgNode):
         if version is None:
             version = guess_version(tree, filename)
         if not isinstance(version, int) or not 0 <= version <= self.VERSION:
-            raise ValueError(
+            raise UserValueError(
                 f"{filename}: VERSION must be a number from 0 to {self.VERSION}, got {version!r}; "
                 "a newer config needs a newer detectron2"
             )
@@ -111,7 +117,7 @@ class CfgNode(_CfgNode):
             ValueError: a value has the wrong type.
         """
         if BASE_KEY in cfg_other:
-            raise KeyError(f"{BASE_KEY} is understood in files only, not in a config that is merged")
+            raise UserKeyError(f"{BASE_KEY} is understood in files only, not in a config that is merged")
         self._require_mutable()
         _merge(cfg_other, self, root=self, path=(), source=lambda key: "the merged config")
 
@@ -125,7 +131,7 @@ class CfgNode(_CfgNode):
             ValueError: a key has no value, or a value has the wrong type.
         """
         if len(cfg_list) % 2:
-            raise ValueError(
+            raise UserValueError(
                 f"overrides are pairs KEY VALUE, got {len(cfg_list)} words, the last one {cfg_list[-1]!r}; "
                 "separate key and value by a space, and quote values that contain spaces"
             )
@@ -141,7 +147,7 @@ class CfgNode(_CfgNode):
             for part in parents:
                 section = section.get(part) if isinstance(section, _CfgNode) else None
             if not isinstance(section, _CfgNode) or name not in section:
-                raise KeyError(_describe_unknown_key(self, str(full_key), "overrides"))
+                raise UserKeyError(_describe_unknown_key(self, str(full_key), "overrides"))
             section[name] = _coerce(value, section[name], full_key, "overrides", type(self), typed=False)
 
     def dump(self, *args: Any, **kwargs: Any) -> Any:
@@ -183,7 +189,7 @@ def _as_plain(value: Any, path: tuple[str, ...]) -> Any:
     # NumPy scalars are subclasses of some of these, and YAML would not know them.
     if value is None or type(value) in (str, int, float, bool):
         return value
-    raise TypeError(
+    raise UserTypeError(
         f"{'.'.join(path)} holds {value!r} of type {type(value).__name__}; a config to dump may hold "
         "text, numbers, bools, None, lists and tuples"
     )
@@ -201,17 +207,17 @@ class _FileReader:
         identity = filename if "://" in filename else os.path.realpath(filename)
         if identity in chain:
             cycle = " -> ".join((*chain[chain.index(identity) :], identity))
-            raise ValueError(f"{chain[-1]}: {BASE_KEY} leads back to a file that is being read: {cycle}")
+            raise UserValueError(f"{chain[-1]}: {BASE_KEY} leads back to a file that is being read: {cycle}")
         try:
             with self._open_file(filename) as stream:
                 tree = load_yaml(stream, filename)
         except (FileNotFoundError, IsADirectoryError) as e:
             asked = f", which {chain[-1]} names as {BASE_KEY}," if chain else ""
-            raise FileNotFoundError(
+            raise UserFileNotFoundError(
                 f"config file {filename}{asked} does not exist.{suggest_files(filename)}"
             ) from e
         except UnicodeDecodeError as e:
-            raise ValueError(f"{filename}: a config is UTF-8 text, this file is not ({e})") from e
+            raise UserValueError(f"{filename}: a config is UTF-8 text, this file is not ({e})") from e
         merged: dict[str, Any] = {}
         for base in self._base_files(tree.pop(BASE_KEY, None), filename):
             self._override(merged, self.read(base, (*chain, identity)), ())
@@ -231,7 +237,9 @@ class _FileReader:
             return
         for base in bases if isinstance(bases, list) else [bases]:
             if not isinstance(base, str) or not base:
-                raise ValueError(f"{filename}: {BASE_KEY} must be a path or a list of paths, got {bases!r}")
+                raise UserValueError(
+                    f"{filename}: {BASE_KEY} must be a path or a list of paths, got {bases!r}"
+                )
             base = os.path.expanduser(base)
             # os.path.join leaves an absolute path alone.
             base = base if "://" in base else os.path.join(os.path.dirname(filename), base)
@@ -251,7 +259,7 @@ class _FileReader:
             if isinstance(value, dict):
                 section = target.setdefault(key, {})
                 if not isinstance(section, dict):
-                    raise ValueError(
+                    raise UserValueError(
                         f"{origin or self.file_of(full_key, '')}: {full_key} is a section here and the value "
                         f"{section!r} in the base"
                     )
@@ -272,7 +280,7 @@ def _require_same_place(base: str, filename: str) -> None:
     """Keep a config that is read from making us read from elsewhere."""
     if _place(base) == _place(filename) or os.environ.get(REMOTE_BASE_VARIABLE, "") not in ("", "0"):
         return
-    raise ValueError(
+    raise UserValueError(
         f"{filename}: {BASE_KEY} names {base}, which lies in another place than the file itself. Save both in"
         f" one place, or set {REMOTE_BASE_VARIABLE}=1 to allow it for files that you trust."
     )
@@ -300,7 +308,7 @@ def _merge(
         elif root.key_is_renamed(full_key):
             root.raise_key_rename_error(full_key)
         elif not root.key_is_deprecated(full_key):
-            raise KeyError(_describe_unknown_key(root, full_key, source(full_key)))
+            raise UserKeyError(_describe_unknown_key(root, full_key, source(full_key)))
 
 
 def _describe_unknown_key(root: CfgNode, full_key: str, source: str) -> str:
@@ -348,7 +356,7 @@ def _coerce(
     value = _like(value, current)
     if _fits(value, current, full_key):
         return value
-    raise ValueError(
+    raise UserValueError(
         f"{source}: {full_key} must be {_describe_type(current)}, got {type(value).__name__} {value!r}"
     )
 

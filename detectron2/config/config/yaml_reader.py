@@ -17,6 +17,8 @@ from typing import IO, Any
 
 import yaml
 
+from detectron2.utils.user_errors import UserValueError
+
 try:
     from yaml import CSafeLoader as _BaseLoader
 except ImportError:  # PyYAML without libyaml: slower, reads the same
@@ -49,15 +51,17 @@ def load_yaml(stream: IO[str], filename: str) -> dict[str, Any]:
     except yaml.MarkedYAMLError as e:
         mark = e.problem_mark or e.context_mark
         line = f":{mark.line + 1}" if mark else ""
-        raise ValueError(f"{filename}{line}: {e.problem or e.context}") from e
+        raise UserValueError(f"{filename}{line}: {e.problem or e.context}") from e
     except yaml.YAMLError as e:
-        raise ValueError(f"{filename}: {e}") from e
+        raise UserValueError(f"{filename}: {e}") from e
     finally:
         loader.dispose()
     if tree is None:
         return {}
     if not isinstance(tree, dict):
-        raise ValueError(f"{filename}: expected keys with values at the top, found a {type(tree).__name__}")
+        raise UserValueError(
+            f"{filename}: expected keys with values at the top, found a {type(tree).__name__}"
+        )
     _check_types(tree, filename, ())
     return tree
 
@@ -66,13 +70,13 @@ def _check_types(tree: dict[Any, Any], filename: str, path: tuple[str, ...]) -> 
     for key, value in tree.items():
         where = f"{filename}: {'.'.join((*path, str(key)))}"
         if not isinstance(key, str):
-            raise ValueError(
+            raise UserValueError(
                 f"{where}: a key must be text, this one is read as {type(key).__name__}; quote it"
             )
         if isinstance(value, dict):
             _check_types(value, filename, (*path, key))
         elif not isinstance(value, (str, int, float, list, tuple, type(None))):
-            raise ValueError(
+            raise UserValueError(
                 f"{where}: {value!r} is read as {type(value).__name__}, which no config key holds; "
                 "quote it to make it text"
             )
@@ -106,7 +110,7 @@ def _construct_expression(loader: _ConfigLoader, node: yaml.Node) -> Any:
     arguments = loader.construct_sequence(node, deep=True) if isinstance(node, yaml.SequenceNode) else None
     try:
         if arguments is None or len(arguments) != 1 or not isinstance(arguments[0], str):
-            raise ValueError("!!python/object/apply:eval needs a list of exactly one string")
+            raise UserValueError("!!python/object/apply:eval needs a list of exactly one string")
         return evaluate_literal(arguments[0])
     except ValueError as e:
         raise yaml.constructor.ConstructorError(None, None, str(e), node.start_mark) from e
@@ -136,12 +140,12 @@ def evaluate_literal(expression: str) -> Any:
         ValueError: anything else.
     """
     if len(expression) > _MAX_EXPRESSION_CHARS:
-        raise ValueError(f"the expression is longer than {_MAX_EXPRESSION_CHARS} characters")
+        raise UserValueError(f"the expression is longer than {_MAX_EXPRESSION_CHARS} characters")
     try:
         tree = ast.parse(expression.strip(), mode="eval")
         return _LiteralEvaluator(expression).evaluate(tree.body, {})
     except (SyntaxError, RecursionError, MemoryError) as e:
-        raise ValueError(f"cannot read the expression {expression!r}: {e}") from e
+        raise UserValueError(f"cannot read the expression {expression!r}: {e}") from e
 
 
 _BINARY: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
@@ -220,7 +224,7 @@ class _LiteralEvaluator:
         return result
 
     def _error(self, problem: str) -> ValueError:
-        return ValueError(
+        return UserValueError(
             f"the expression {self._expression!r} {problem}; allowed are numbers, + - * / // % **, lists, "
             "tuples and comprehensions over literal lists, and nothing is ever called"
         )

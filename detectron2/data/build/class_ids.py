@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from detectron2.utils.user_errors import UserValueError
+
 from ..catalog import MetadataCatalog
 from ..detection_utils.sem_seg import has_sem_seg
 
@@ -52,7 +54,7 @@ def _check_things(key: str, num_classes: int, dataset_dicts: list[dict[str, Any]
             id = annotation["category_id"]
             if not 0 <= id < num_classes:
                 names = MetadataCatalog.get(record["dataset_name"]).get("thing_classes") or []
-                raise ValueError(
+                raise UserValueError(
                     f"Data set {record['dataset_name']!r} has category_id {id} (image "
                     f"{record.get('file_name')!r}), "
                     f"but {key} is {num_classes}, so ids must lie in [0, {num_classes - 1}]. "
@@ -77,7 +79,7 @@ def _check_stuff(key: str, num_classes: int, dataset_dicts: list[dict[str, Any]]
         checked.add(name)
         classes: list[str] = MetadataCatalog.get(name).get("stuff_classes") or []
         if len(classes) > num_classes:
-            raise ValueError(
+            raise UserValueError(
                 f"Data set {name!r} has {len(classes)} stuff_classes, so its maps have labels up to "
                 f"{len(classes) - 1} ({classes[-1]!r}), but {key} is {num_classes}. Set {key} to "
                 f"{len(classes)}."

@@ -15,6 +15,7 @@ from torch.utils import data as torchdata
 from detectron2.structures.boxes import BoxMode
 from detectron2.utils import safe_pickle
 from detectron2.utils.file_io import PathManager
+from detectron2.utils.user_errors import UserValueError
 
 from ..catalog import DatasetCatalog, MetadataCatalog
 from ..detection_utils.metadata_queries import check_metadata_consistency
@@ -92,7 +93,7 @@ def load_proposals_into_dataset(dataset_dicts: list[Record], proposal_file: str)
     place_of = {str(id): place for place, id in enumerate(content["ids"])}
     missing = [r["image_id"] for r in dataset_dicts if str(r["image_id"]) not in place_of]
     if missing:
-        raise ValueError(
+        raise UserValueError(
             f"{proposal_file!r} has no proposals for {len(missing)} of {len(dataset_dicts)} images, image_id "
             f"{missing[0]!r} among them. Does it belong to this data set?"
         )
@@ -139,7 +140,7 @@ def _shorten(name: str) -> str:
 
 def _check_class_range(classes: Sequence[int], num_classes: int) -> None:
     if len(classes) and not (0 <= min(classes) and max(classes) < num_classes):
-        raise ValueError(
+        raise UserValueError(
             f"category_id must lie in [0, {num_classes - 1}], since the metadata has {num_classes} "
             "thing_classes; "
             f"got values from {min(classes)} to {max(classes)}."
@@ -152,7 +153,7 @@ def _load_one(name: str) -> Any:
     if isinstance(records, torchdata.Dataset):
         return records
     if not len(records):
-        raise ValueError(f"Data set {name!r} is empty: its function returned no image.")
+        raise UserValueError(f"Data set {name!r} is empty: its function returned no image.")
     return [{**record, "dataset_name": name} for record in records]
 
 
@@ -183,7 +184,7 @@ def get_detection_dataset_dicts(
     """
     names = [names] if isinstance(names, str) else list(names)
     if not names:
-        raise ValueError(
+        raise UserValueError(
             "No data set was named. Set DATASETS.TRAIN (or DATASETS.TEST) to names of data sets."
         )
     per_dataset = [_load_one(name) for name in names]
@@ -191,7 +192,7 @@ def get_detection_dataset_dicts(
         return _join_torch_datasets(names, per_dataset)
     if proposal_files:
         if len(proposal_files) != len(names):
-            raise ValueError(
+            raise UserValueError(
                 f"{len(names)} data sets need as many proposal files, got {len(proposal_files)}."
             )
         per_dataset = [load_proposals_into_dataset(*pair) for pair in zip(per_dataset, proposal_files)]
@@ -206,7 +207,7 @@ def get_detection_dataset_dicts(
     if check_consistency and has_instances:
         _check_classes(names, records)
     if not records:
-        raise ValueError(
+        raise UserValueError(
             f"No image of {', '.join(names)} is left after filtering: none has annotations to train on. "
             "Check the annotations, or set DATALOADER.FILTER_EMPTY_ANNOTATIONS to False."
         )
@@ -215,7 +216,7 @@ def get_detection_dataset_dicts(
 
 def _join_torch_datasets(names: list[str], datasets: list[Any]) -> Any:
     if not all(isinstance(dataset, torchdata.Dataset) for dataset in datasets):
-        raise ValueError(
+        raise UserValueError(
             f"Of {', '.join(names)}, some are lists of dicts and some torch data sets; do not mix them."
         )
     if len(datasets) == 1:
@@ -232,7 +233,7 @@ def _check_classes(names: list[str], records: list[Record]) -> None:
     try:
         print_instances_class_histogram(records, MetadataCatalog.get(names[0]).thing_classes)
     except ValueError as e:
-        raise ValueError(f"Data set {' + '.join(names)}: {e}") from e
+        raise UserValueError(f"Data set {' + '.join(names)}: {e}") from e
 
 
 def _check_annotations(name: str, records: list[Record]) -> None:
@@ -241,7 +242,7 @@ def _check_annotations(name: str, records: list[Record]) -> None:
     broken = [(record, anno) for record, anno in boxed if not all(map(math.isfinite, anno["bbox"]))]
     if broken:
         record, anno = broken[0]
-        raise ValueError(
+        raise UserValueError(
             f"Data set {name!r} has {len(broken)} boxes that are not finite, the first in image "
             f"{record.get('file_name')!r}: {list(anno['bbox'])}. Correct or remove these annotations."
         )

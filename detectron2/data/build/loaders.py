@@ -13,6 +13,7 @@ from torch.utils import data as torchdata
 from detectron2.config.config.construction import configurable
 from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
+from detectron2.utils.user_errors import UserValueError
 
 from ..common import AspectRatioGroupedDataset, DatasetFromList, MapDataset, ToIterableDataset
 from ..dataset_mapper import DatasetMapper
@@ -42,13 +43,13 @@ def _local_batch_size(total_batch_size: int, single_gpu_batch_size: int | None) 
     world_size = comm.get_world_size()
     if single_gpu_batch_size:
         if total_batch_size:
-            raise ValueError(
+            raise UserValueError(
                 f"Give either total_batch_size or single_gpu_batch_size, not both "
                 f"({total_batch_size} and {single_gpu_batch_size})."
             )
         return single_gpu_batch_size
     if total_batch_size <= 0 or total_batch_size % world_size:
-        raise ValueError(
+        raise UserValueError(
             f"The total batch size must be a positive multiple of the number of processes: "
             "SOLVER.IMS_PER_BATCH is "
             f"{total_batch_size}, and there are {world_size} processes."
@@ -95,7 +96,7 @@ def build_batch_data_loader(
     batch_size = _local_batch_size(total_batch_size, single_gpu_batch_size)
     if isinstance(dataset, torchdata.IterableDataset):
         if sampler is not None:
-            raise ValueError("An iterable data set has its own order: sampler must be None.")
+            raise UserValueError("An iterable data set has its own order: sampler must be None.")
     else:
         dataset = ToIterableDataset(dataset, sampler, shard_chunk_size=batch_size)
 
@@ -132,7 +133,7 @@ def _map_and_order(
     if not isinstance(mapped, torchdata.IterableDataset):
         return mapped, make_sampler(len(mapped)) if sampler is None else sampler
     if sampler is not None:
-        raise ValueError("An iterable data set has its own order: sampler must be None.")
+        raise UserValueError("An iterable data set has its own order: sampler must be None.")
     return mapped, None
 
 
@@ -148,7 +149,7 @@ def _build_train_sampler(cfg: Any, dataset: Any) -> Any:
         return RepeatFactorTrainingSampler(factors)
     if name == "RandomSubsetTrainingSampler":
         return RandomSubsetTrainingSampler(len(dataset), cfg.DATALOADER.RANDOM_SUBSET_RATIO)
-    raise ValueError(
+    raise UserValueError(
         f"DATALOADER.SAMPLER_TRAIN must be TrainingSampler, RepeatFactorTrainingSampler or "
         f"RandomSubsetTrainingSampler, got {name!r}."
     )
@@ -222,7 +223,7 @@ def test_loader_from_config(cfg: Any, dataset_name: str | list[str], mapper: Any
         file_of = dict(zip(cfg.DATASETS.TEST, cfg.DATASETS.PROPOSAL_FILES_TEST))
         missing = [name for name in names if name not in file_of]
         if missing:
-            raise ValueError(
+            raise UserValueError(
                 f"MODEL.LOAD_PROPOSALS needs a file for each data set: {', '.join(missing)} has none in "
                 "DATASETS.TEST and DATASETS.PROPOSAL_FILES_TEST."
             )

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from detectron2.utils.user_errors import UserKeyError
+
 
 def _parse_categories(table: str, isthing: int) -> list[dict[str, Any]]:
     categories = []
@@ -201,7 +203,9 @@ _META_OF = {
 def get_builtin_metadata(dataset_name: str) -> dict[str, Any]:
     """Metadata that all splits of a built-in data set share."""
     if dataset_name not in _META_OF:
-        raise KeyError(f"No built-in metadata is called {dataset_name!r}; there is: {', '.join(_META_OF)}.")
+        raise UserKeyError(
+            f"No built-in metadata is called {dataset_name!r}; there is: {', '.join(_META_OF)}."
+        )
     return _META_OF[dataset_name]()
 
 

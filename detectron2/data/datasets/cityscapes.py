@@ -22,6 +22,7 @@ from PIL import Image, ImageDraw
 
 from detectron2.structures.boxes import BoxMode
 from detectron2.utils.file_io import PathManager
+from detectron2.utils.user_errors import UserFileNotFoundError
 
 from .builtin_meta import CITYSCAPES_CATEGORIES
 from .files import Path, read_json
@@ -71,7 +72,7 @@ def iterate_images(image_dir: Path) -> Iterator[tuple[str, str]]:
         if name.endswith(_IMAGE_SUFFIX)
     ]
     if not found:
-        raise FileNotFoundError(
+        raise UserFileNotFoundError(
             f"There is no image of Cityscapes, <city>/*{_IMAGE_SUFFIX}, in {root!r}. Built-in data sets lie "
             "below DETECTRON2_DATASETS (./datasets without it); datasets/README.md shows the folders."
         )
@@ -196,7 +197,7 @@ def load_cityscapes_semantic(image_dir: Path, gt_dir: Path) -> list[dict[str, An
     for files in _list_files(image_dir, gt_dir):
         labels = files.annotations + "labelTrainIds.png"
         if not PathManager.isfile(labels):
-            raise FileNotFoundError(
+            raise UserFileNotFoundError(
                 f"{labels!r} does not exist. Make the maps of training ids with `csCreateTrainIdLabelImgs` "
                 "of the package cityscapesscripts."
             )

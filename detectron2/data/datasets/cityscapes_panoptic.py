@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from detectron2.utils.file_io import PathManager
+from detectron2.utils.user_errors import UserFileNotFoundError
 
 from ..catalog import DatasetCatalog, MetadataCatalog
 from .builtin_meta import CITYSCAPES_CATEGORIES
@@ -48,7 +49,7 @@ def get_cityscapes_panoptic_files(
     for annotation in json_info["annotations"]:
         image_id = annotation["image_id"].removesuffix("_leftImg8bit")
         if image_id not in image_of:
-            raise FileNotFoundError(f"There is no image of {image_id!r} in {os.fspath(image_dir)!r}.")
+            raise UserFileNotFoundError(f"There is no image of {image_id!r} in {os.fspath(image_dir)!r}.")
         png_file = os.path.join(gt_dir, annotation["file_name"])
         files.append((image_of[image_id], png_file, annotation["segments_info"]))
     return files
@@ -83,7 +84,7 @@ def load_cityscapes_panoptic(
             f"{image_id}_gtFine_labelTrainIds.png",
         )  # fmt: skip
         if not PathManager.isfile(png_file):
-            raise FileNotFoundError(
+            raise UserFileNotFoundError(
                 f"{png_file!r} does not exist. Make the panoptic PNGs with `csCreatePanopticImgs` of the "
                 "package cityscapesscripts."
             )

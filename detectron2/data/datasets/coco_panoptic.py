@@ -19,6 +19,7 @@ from functools import partial
 from typing import Any
 
 from detectron2.utils.file_io import PathManager
+from detectron2.utils.user_errors import UserKeyError, UserValueError
 
 from ..catalog import DatasetCatalog, MetadataCatalog
 from ..detection_utils.panoptic_png import LABEL_OF_THINGS
@@ -53,13 +54,13 @@ def iterate_panoptic_images(
     """
     content = read_json(json_file, dataset_name)
     if not isinstance(content, dict) or "annotations" not in content:
-        raise ValueError(
+        raise UserValueError(
             f"{os.fspath(json_file)!r} is not in COCO's panoptic format: it has no 'annotations'."
         )
     images = {image["id"]: image for image in content.get("images", [])}
     for annotation in content["annotations"]:
         if "segments_info" not in annotation:
-            raise ValueError(
+            raise UserValueError(
                 f"Annotation of image {annotation.get('image_id')} in {os.fspath(json_file)!r} has no "
                 "'segments_info'. "
                 "This file is not in COCO's panoptic format; is it the instances file?"
@@ -82,7 +83,7 @@ def _as_int(image_id: Any) -> Any:
 
 
 def _raise_unknown_category(segment: Record, where: str) -> None:
-    raise KeyError(
+    raise UserKeyError(
         f"Segment {segment.get('id')} in {where} has category_id {segment['category_id']}, which is neither "
         "in "
         "thing_dataset_id_to_contiguous_id nor in stuff_dataset_id_to_contiguous_id of the metadata."
@@ -116,7 +117,7 @@ def load_coco_panoptic_json(
         for record, segments in iterate_panoptic_images(json_file, image_dir, gt_dir)
     ]
     if not records:
-        raise ValueError(f"{os.fspath(json_file)!r} has no annotated image.")
+        raise UserValueError(f"{os.fspath(json_file)!r} has no annotated image.")
     return records
 
 
@@ -270,7 +271,7 @@ def merge_to_panoptic(detection_dicts: list[Record], sem_seg_dicts: list[Record]
     stuff_of = {record["file_name"]: record for record in sem_seg_dicts}
     missing = [record["file_name"] for record in detection_dicts if record["file_name"] not in stuff_of]
     if missing:
-        raise ValueError(
+        raise UserValueError(
             f"{len(missing)} of {len(detection_dicts)} images with instances have no semantic segmentation, "
             f"{missing[0]!r} among them. Both annotations must cover the same images."
         )

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from detectron2.utils.file_io import PathManager
+from detectron2.utils.user_errors import UserFileNotFoundError, UserValueError
 
 from ..catalog import LazyValue
 
@@ -62,12 +63,12 @@ def read_json(path: Path, dataset_name: str | None = None) -> Any:
             if root
             else "DETECTRON2_DATASETS is not set, so ./datasets is used"
         )
-        raise FileNotFoundError(
+        raise UserFileNotFoundError(
             f"Annotation file {path!r}{of_dataset} does not exist. {looked}; datasets/README.md shows the "
             "folders."
         ) from e
     except json.JSONDecodeError as e:
-        raise ValueError(f"Annotation file {path!r}{of_dataset} is not complete JSON: {e}.") from e
+        raise UserValueError(f"Annotation file {path!r}{of_dataset} is not complete JSON: {e}.") from e
     seconds = time.perf_counter() - start
     if seconds > 1:
         logger.info("Reading %s took %.1f seconds.", path, seconds)

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from detectron2.utils.user_errors import UserValueError
+
 from ..catalog import DatasetCatalog, LazyValue, MetadataCatalog
 from .builtin_meta import get_builtin_metadata
 from .coco.reader import AnnotationReader, check_from_command_line, group_by_image
@@ -65,7 +67,7 @@ def load_lvis_json(
     path = os.fspath(json_file)
     content = read_json(path, dataset_name)
     if not isinstance(content, dict) or not {"images", "categories"} <= content.keys():
-        raise ValueError(
+        raise UserValueError(
             f"{path!r} is not in LVIS's format: expected an object with 'images', 'annotations' and "
             f"'categories', got {sorted(content) if isinstance(content, dict) else type(content).__name__}."
         )
@@ -105,7 +107,7 @@ def _image_file(image_root: str, image: dict[str, Any]) -> str:
 def _sorted_ids(path: str, categories: list[dict[str, Any]]) -> list[int]:
     ids = sorted(category["id"] for category in categories)
     if ids != [*range(1, len(ids) + 1)]:
-        raise ValueError(
+        raise UserValueError(
             f"The category ids of {path!r} are not 1 to {len(ids)}, as LVIS has them. Renumber them, or give "
             "thing_dataset_id_to_contiguous_id in the metadata."
         )
@@ -126,7 +128,7 @@ def get_lvis_instances_meta(dataset_name: str) -> dict[str, Any]:
     for version, train_file in _TRAIN_FILES.items():
         if dataset_name.startswith(version):
             return {key: _FromLvisFile(DataPath(train_file), key) for key in _DERIVED_KEYS}
-    raise ValueError(
+    raise UserValueError(
         f"There is no built-in metadata for {dataset_name!r}: its name should begin with "
         f"{' or '.join(map(repr, _TRAIN_FILES))}. register_lvis_instances takes {{}} and reads your file."
     )

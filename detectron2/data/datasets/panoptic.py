@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from detectron2.structures.boxes import BoxMode
+from detectron2.utils.user_errors import UserKeyError, UserValueError
 
 from ..catalog import DatasetCatalog, LazyValue, MetadataCatalog
 from ..detection_utils.panoptic_png import LABEL_OF_THINGS, read_panoptic_ids
@@ -90,16 +91,16 @@ def _derive_metadata(panoptic_json: str, changed: int) -> dict[str, Any]:
     for category in categories:
         lacking = {"id", "name", "isthing"} - category.keys()
         if lacking:
-            raise ValueError(
+            raise UserValueError(
                 f"Category {category} in {panoptic_json!r} lacks {', '.join(sorted(lacking))}. Every "
                 "category needs "
                 "'id', 'name' and 'isthing' (1 for things, 0 for stuff)."
             )
     if not categories:
-        raise ValueError(f"{panoptic_json!r} has no 'categories'.")
+        raise UserValueError(f"{panoptic_json!r} has no 'categories'.")
     ids = [category["id"] for category in categories]
     if len(set(ids)) < len(ids):
-        raise ValueError(f"{panoptic_json!r} has a category id twice: {sorted(ids)}.")
+        raise UserValueError(f"{panoptic_json!r} has a category id twice: {sorted(ids)}.")
     return separated_panoptic_meta(sorted(categories, key=lambda category: category["id"]))
 
 
@@ -118,7 +119,7 @@ def _load_panoptic(
         for segment in segments:
             id, category = segment["id"], segment["category_id"]
             if category not in things and category not in stuff:
-                raise KeyError(
+                raise UserKeyError(
                     f"Segment {id} of image {record['image_id']} in {os.fspath(panoptic_json)!r} has "
                     "category_id "
                     f"{category}, which is not among the 'categories' of data set {name!r}."

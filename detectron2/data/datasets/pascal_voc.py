@@ -14,6 +14,7 @@ from xml.etree import ElementTree
 
 from detectron2.structures.boxes import BoxMode
 from detectron2.utils.file_io import PathManager
+from detectron2.utils.user_errors import UserFileNotFoundError, UserKeyError, UserValueError
 
 from ..catalog import DatasetCatalog, MetadataCatalog
 from .files import Path
@@ -54,7 +55,7 @@ def load_voc_instances(dirname: Path, split: str, class_names: Sequence[str]) ->
             annotations = [_read_object(element, number_of) for element in image.iter("object")]
             width, height = (int(_text(image, f"size/{side}")) for side in ("width", "height"))
         except (KeyError, ValueError) as e:
-            raise ValueError(f"{xml_file!r}: {e.args[0]}") from e
+            raise UserValueError(f"{xml_file!r}: {e.args[0]}") from e
         records.append(
             {
                 "file_name": os.path.join(root, "JPEGImages", f"{image_id}.jpg"),
@@ -70,7 +71,7 @@ def load_voc_instances(dirname: Path, split: str, class_names: Sequence[str]) ->
 def _read_split(root: str, split: str) -> list[str]:
     path = os.path.join(root, "ImageSets", "Main", f"{split}.txt")
     if not PathManager.isfile(path):
-        raise FileNotFoundError(
+        raise UserFileNotFoundError(
             f"The image list {path!r} of PASCAL VOC does not exist. Built-in data sets lie below "
             "DETECTRON2_DATASETS (./datasets without it); datasets/README.md shows the folders."
         )
@@ -81,14 +82,14 @@ def _read_split(root: str, split: str) -> list[str]:
 def _text(element: ElementTree.Element, path: str) -> str:
     text = element.findtext(path)
     if text is None:
-        raise ValueError(f"a <{element.tag}> lacks <{path}>")
+        raise UserValueError(f"a <{element.tag}> lacks <{path}>")
     return text.strip()
 
 
 def _read_object(element: ElementTree.Element, number_of: dict[str, int]) -> dict[str, Any]:
     name = _text(element, "name")
     if name not in number_of:
-        raise KeyError(f"the class {name!r} is not among {list(number_of)}")
+        raise UserKeyError(f"the class {name!r} is not among {list(number_of)}")
     left, top, right, bottom = (float(_text(element, f"bndbox/{side}")) for side in _SIDES)
     # The files count pixels from 1 and include the last one.
     box = [left - 1, top - 1, right, bottom]

@@ -21,6 +21,7 @@ from detectron2.structures.instances import Instances
 from detectron2.structures.keypoints import Keypoints
 from detectron2.structures.masks import BitMasks, PolygonMasks, polygons_to_bitmask
 from detectron2.structures.rotated_boxes import RotatedBoxes
+from detectron2.utils.user_errors import UserValueError
 
 logger = logging.getLogger(__name__)
 
@@ -120,7 +121,7 @@ def _transform_segmentation(segmentation: Any, transforms: Transforms, image_siz
         return [polygon.reshape(-1) for polygon in transforms.apply_polygons(polygons)]
     mask = transforms.apply_segmentation(_as_mask(segmentation))
     if tuple(mask.shape[:2]) != tuple(image_size):
-        raise ValueError(
+        raise UserValueError(
             f"A mask has size {tuple(mask.shape[:2])} after the transforms, but its image has "
             f"{tuple(image_size)}. "
             "The mask in the annotation must be as large as the image file."
@@ -136,9 +137,9 @@ def _as_mask(segmentation: Any) -> np.ndarray:
         return np.asarray(rle.decode(compress_rle(segmentation)))
     if isinstance(segmentation, np.ndarray):
         if segmentation.ndim != 2:
-            raise ValueError(f"A mask array must be (H, W), got shape {segmentation.shape}.")
+            raise UserValueError(f"A mask array must be (H, W), got shape {segmentation.shape}.")
         return segmentation.astype(np.uint8, copy=False)
-    raise ValueError(
+    raise UserValueError(
         f"Cannot use a segmentation of type {type(segmentation).__name__}. It must be a list of polygons "
         "([[x, y, x, y, ...], ...]), a COCO RLE dict with 'size' and 'counts', or an (H, W) array of 0 and 1."
     )
@@ -152,7 +153,7 @@ def compress_rle(segmentation: dict[str, Any]) -> dict[str, Any]:
     if isinstance(counts, list):
         height, width = segmentation["size"]
         if sum(counts) != height * width:
-            raise ValueError(
+            raise UserValueError(
                 f"RLE counts of a {height} x {width} mask must add up to {height * width}, they give "
                 f"{sum(counts)}."
             )
@@ -191,13 +192,13 @@ def transform_keypoint_annotations(
     num_flips = sum(isinstance(part, HFlipTransform) for part in _flatten(parts))
     if num_flips % 2 == 1:
         if keypoint_hflip_indices is None:
-            raise ValueError(
+            raise UserValueError(
                 "A horizontal flip of keypoints needs keypoint_hflip_indices. Give the data set "
                 "keypoint_names and "
                 "keypoint_flip_map in its metadata, or turn flipping off (INPUT.RANDOM_FLIP 'none')."
             )
         if len(keypoint_hflip_indices) != len(points):
-            raise ValueError(
+            raise UserValueError(
                 f"The annotation has {len(points)} keypoints, but the metadata's keypoint_names has "
                 f"{len(keypoint_hflip_indices)}."
             )
@@ -242,7 +243,7 @@ def annotations_to_instances(
 def _collect(annos: Sequence[Annotation], key: str) -> list[Any]:
     if not all(key in anno for anno in annos):
         num_missing = sum(key not in anno for anno in annos)
-        raise ValueError(
+        raise UserValueError(
             f"{num_missing} of the {len(annos)} annotations of an image have no {key!r} while the others do. "
             "Add it to all of them, or remove it from all."
         )
@@ -254,13 +255,13 @@ def _collect_masks(
 ) -> PolygonMasks | BitMasks:
     if mask_format == "polygon":
         if not all(isinstance(s, list) for s in segmentations):
-            raise ValueError(
+            raise UserValueError(
                 "INPUT.MASK_FORMAT is 'polygon', but the data set has masks as RLE or arrays. "
                 "Set INPUT.MASK_FORMAT to 'bitmask'."
             )
         return PolygonMasks(segmentations)
     if mask_format != "bitmask":
-        raise ValueError(f"INPUT.MASK_FORMAT must be 'polygon' or 'bitmask', got {mask_format!r}.")
+        raise UserValueError(f"INPUT.MASK_FORMAT must be 'polygon' or 'bitmask', got {mask_format!r}.")
     masks = np.zeros((len(segmentations), *image_size), dtype=bool)
     for mask, segmentation in zip(masks, segmentations):
         drawn = (
@@ -310,7 +311,7 @@ def filter_empty_instances(
         The kept instances; with ``return_mask`` a pair of these and an (R,) bool tensor.
     """
     if not (by_box or by_mask):
-        raise ValueError("filter_empty_instances needs by_box or by_mask.")
+        raise UserValueError("filter_empty_instances needs by_box or by_mask.")
     keep = torch.ones(len(instances), dtype=torch.bool)
     if by_box:
         keep = keep & instances.gt_boxes.nonempty(threshold=box_threshold)

@@ -14,6 +14,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 
 from detectron2.utils.file_io import PathManager
+from detectron2.utils.user_errors import UserFileNotFoundError, UserValueError
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ _UPRIGHT = {
 _FORMATS = ("BGR", "YUV-BT.601", "1", "L", "P", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "HSV", "I", "F")
 
 
-class SizeMismatchError(ValueError):
+class SizeMismatchError(UserValueError):
     """The image does not have the width and height that its annotation says."""
 
 
@@ -53,7 +54,7 @@ def convert_PIL_to_numpy(image: Image.Image, format: str | None) -> np.ndarray:
     if format is None:
         return np.asarray(image)
     if format not in _FORMATS:
-        raise ValueError(f"Unknown image format {format!r}. Known are: {', '.join(_FORMATS)}.")
+        raise UserValueError(f"Unknown image format {format!r}. Known are: {', '.join(_FORMATS)}.")
     mode = "RGB" if format in ("BGR", "YUV-BT.601") else format
     array = np.asarray(image if image.mode == mode else image.convert(mode))
     if format == "L":
@@ -121,11 +122,13 @@ def read_image(file_name: str, format: str | None = None) -> np.ndarray:
             image: Any = Image.open(file)
             return convert_PIL_to_numpy(_make_upright(image), format)
     except FileNotFoundError as e:
-        raise FileNotFoundError(f"Image {str(file_name)!r} does not exist.") from e
+        raise UserFileNotFoundError(f"Image {str(file_name)!r} does not exist.") from e
     except UnidentifiedImageError as e:
-        raise ValueError(f"{str(file_name)!r} is not an image that Pillow can read; is it complete?") from e
+        raise UserValueError(
+            f"{str(file_name)!r} is not an image that Pillow can read; is it complete?"
+        ) from e
     except (OSError, SyntaxError) as e:  # Pillow reports damaged PNG chunks as SyntaxError
-        raise ValueError(f"Image {str(file_name)!r} cannot be read ({e}). Replace the file.") from e
+        raise UserValueError(f"Image {str(file_name)!r} cannot be read ({e}). Replace the file.") from e
 
 
 def check_image_size(dataset_dict: dict[str, Any], image: np.ndarray) -> None:

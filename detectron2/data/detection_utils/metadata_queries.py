@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from detectron2.utils.user_errors import UserValueError
+
 from ..catalog import MetadataCatalog
 
 logger = logging.getLogger(__name__)
@@ -34,7 +36,7 @@ def check_metadata_consistency(key: str, dataset_names: str | Sequence[str]) -> 
     for name in names[1:]:
         other = getattr(MetadataCatalog.get(name), key)
         if other != first:
-            raise ValueError(
+            raise UserValueError(
                 f"Data sets that are used together must have the same {key!r}: {names[0]!r} has "
                 f"{_summary(first)}, "
                 f"{name!r} has {_summary(other)}."

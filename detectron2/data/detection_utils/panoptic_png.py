@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from detectron2.utils.user_errors import UserValueError
+
 from .image_io import read_image
 
 IGNORE_LABEL = 255
@@ -67,7 +69,7 @@ def draw_labels(
 def _raise_unknown_id(ids: np.ndarray, unknown: int, labels: Mapping[int, int], file_name: str) -> None:
     color = (unknown % 256, unknown // 256 % 256, unknown // 65536)
     shown = ", ".join(str(id) for id in sorted(labels)[:8]) or "none"
-    raise ValueError(
+    raise UserValueError(
         f"Panoptic PNG {str(file_name)!r} has {int((ids == unknown).sum())} pixels of segment id {unknown} "
         "(colour "
         f"{color}), which the 'segments_info' of its JSON does not list; it lists {len(labels)} ids: {shown} "

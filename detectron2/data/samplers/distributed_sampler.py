@@ -18,6 +18,7 @@ import torch
 from torch.utils.data.sampler import Sampler
 
 from detectron2.utils import comm
+from detectron2.utils.user_errors import UserTypeError, UserValueError
 
 logger = logging.getLogger(__name__)
 
@@ -61,9 +62,9 @@ def _shuffled(indices: torch.Tensor, generator: torch.Generator) -> torch.Tensor
 
 def _check_size(size: Any) -> None:
     if not isinstance(size, int):
-        raise TypeError(f"The size of a data set must be an int, got {type(size).__name__}.")
+        raise UserTypeError(f"The size of a data set must be an int, got {type(size).__name__}.")
     if size <= 0:
-        raise ValueError(f"A training sampler needs at least one element, got a data set of size {size}.")
+        raise UserValueError(f"A training sampler needs at least one element, got a data set of size {size}.")
 
 
 class TrainingSampler(_EndlessSampler):
@@ -108,10 +109,10 @@ class RandomSubsetTrainingSampler(TrainingSampler):
         """
         super().__init__(size=size, shuffle=shuffle, seed=seed_shuffle)
         if not 0 < subset_ratio <= 1:
-            raise ValueError(f"subset_ratio must lie in (0, 1], got {subset_ratio}.")
+            raise UserValueError(f"subset_ratio must lie in (0, 1], got {subset_ratio}.")
         self._size_subset = int(size * subset_ratio)
         if self._size_subset == 0:
-            raise ValueError(f"subset_ratio {subset_ratio} of {size} elements leaves none.")
+            raise UserValueError(f"subset_ratio {subset_ratio} of {size} elements leaves none.")
         generator = torch.Generator()
         generator.manual_seed(int(comm.shared_random_seed() if seed_subset is None else seed_subset))
         self._indexes_subset = torch.randperm(size, generator=generator)[: self._size_subset]
@@ -192,7 +193,7 @@ class InferenceSampler(Sampler):
             size: number of elements of the data set.
         """
         if size < 0:
-            raise ValueError(f"The size of a data set cannot be negative, got {size}.")
+            raise UserValueError(f"The size of a data set cannot be negative, got {size}.")
         self._size = size
         self._rank = comm.get_rank()
         self._world_size = comm.get_world_size()

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 
 from torch.utils.data.sampler import BatchSampler, Sampler
 
+from detectron2.utils.user_errors import UserNotImplementedError, UserTypeError
+
 __all__ = ["GroupedBatchSampler"]
 
 
@@ -22,7 +24,7 @@ class GroupedBatchSampler(BatchSampler):
             batch_size: number of indices per batch.
         """
         if not isinstance(sampler, Sampler):
-            raise TypeError(f"sampler must be a torch.utils.data.Sampler, got {type(sampler).__name__}.")
+            raise UserTypeError(f"sampler must be a torch.utils.data.Sampler, got {type(sampler).__name__}.")
         self.sampler = sampler
         self.group_ids = [int(group) for group in group_ids]
         self.batch_size = batch_size
@@ -36,4 +38,6 @@ class GroupedBatchSampler(BatchSampler):
                 yield filling.pop(group)
 
     def __len__(self) -> int:
-        raise NotImplementedError("The number of batches of a GroupedBatchSampler is not known in advance.")
+        raise UserNotImplementedError(
+            "The number of batches of a GroupedBatchSampler is not known in advance."
+        )

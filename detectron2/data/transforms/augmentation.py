@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from fvcore.transforms.transform import Transform, TransformList
 
+from detectron2.utils.user_errors import UserNotImplementedError, UserTypeError
+
 __all__ = [
     "AugInput",
     "Augmentation",
@@ -35,12 +37,14 @@ def _rand_range(low: float = 1.0, high: float | None = None, size: Any = None) -
 def _check_input_type(image: np.ndarray) -> None:
     """Raise for what no transform could take as an image."""
     if not isinstance(image, np.ndarray):
-        raise TypeError(f"An image must be a numpy array, got {type(image).__name__}. Use np.asarray(image).")
+        raise UserTypeError(
+            f"An image must be a numpy array, got {type(image).__name__}. Use np.asarray(image)."
+        )
     is_integer = np.issubdtype(image.dtype, np.integer)
     if is_integer and image.dtype != np.uint8:
-        raise TypeError(f"An integer image must be uint8 in [0, 255], got {image.dtype}.")
+        raise UserTypeError(f"An integer image must be uint8 in [0, 255], got {image.dtype}.")
     if image.ndim not in (2, 3):
-        raise TypeError(f"An image must be (H, W) or (H, W, C), got shape {image.shape}.")
+        raise UserTypeError(f"An image must be (H, W) or (H, W, C), got shape {image.shape}.")
 
 
 class Augmentation:
@@ -64,7 +68,7 @@ class Augmentation:
 
     def get_transform(self, *args: Any) -> Transform:
         """Choose the transform; the arguments are the input's attributes that have the arguments' names."""
-        raise NotImplementedError(f"{type(self).__name__} does not define get_transform.")
+        raise UserNotImplementedError(f"{type(self).__name__} does not define get_transform.")
 
     def __call__(self, aug_input: Any) -> Transform:
         """Choose a transform and change ``aug_input`` by it in place.
@@ -78,7 +82,7 @@ class Augmentation:
         """
         transform = self.get_transform(*_collect_arguments(self, aug_input))
         if not isinstance(transform, Transform):
-            raise TypeError(
+            raise UserTypeError(
                 f"{type(self).__name__}.get_transform must return a Transform, got "
                 f"{type(transform).__name__}. "
                 "Return NoOpTransform() to leave the input alone."
@@ -107,7 +111,7 @@ class Augmentation:
 def _argument_names(aug: Augmentation) -> tuple[str, ...]:
     parameters = inspect.signature(aug.get_transform).parameters
     if any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in parameters.values()):
-        raise TypeError(
+        raise UserTypeError(
             f"{type(aug).__name__}.get_transform must name its arguments, got *args or **kwargs. "
             "Name the attributes of the input that it uses, or set input_args."
         )
@@ -147,7 +151,7 @@ def transform_to_aug(tfm_or_aug: Augmentation | Transform) -> Augmentation:
         return tfm_or_aug
     if isinstance(tfm_or_aug, Transform):
         return _FixedAugmentation(tfm_or_aug)
-    raise TypeError(f"Expected an Augmentation or a Transform, got {type(tfm_or_aug).__name__}.")
+    raise UserTypeError(f"Expected an Augmentation or a Transform, got {type(tfm_or_aug).__name__}.")
 
 
 class AugmentationList(Augmentation):

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from detectron2.structures.boxes import BoxMode
+from detectron2.utils.user_errors import UserValueError
 
 from .augmentation import Augmentation
 from .augmentation_impl.moving import RandomFlip
@@ -30,7 +31,9 @@ def build_augmentation(cfg: Any, is_train: bool) -> list[Augmentation]:
         "vertical": [RandomFlip(horizontal=False, vertical=True)],
     }
     if options.RANDOM_FLIP not in flips:
-        raise ValueError(f"INPUT.RANDOM_FLIP must be one of {', '.join(flips)}, got {options.RANDOM_FLIP!r}.")
+        raise UserValueError(
+            f"INPUT.RANDOM_FLIP must be one of {', '.join(flips)}, got {options.RANDOM_FLIP!r}."
+        )
     resize = ResizeShortestEdge(
         options.MIN_SIZE_TRAIN, options.MAX_SIZE_TRAIN, options.MIN_SIZE_TRAIN_SAMPLING
     )
@@ -52,7 +55,7 @@ def gen_crop_transform_with_instance(
     x0, y0, x1, y1 = BoxMode.convert(instance["bbox"], instance["bbox_mode"], BoxMode.XYXY_ABS)
     center = np.array([(y0 + y1) * 0.5, (x0 + x1) * 0.5])  # (y, x)
     if (center < 0).any() or (center > size).any():
-        raise ValueError(
+        raise UserValueError(
             f"The centre of the box {instance['bbox']} lies outside the image of {tuple(image_size)} "
             "(height, width)."
         )

@@ -17,6 +17,8 @@ from fvcore.transforms.transform import CropTransform as _FvcoreCropTransform
 from fvcore.transforms.transform import HFlipTransform, NoOpTransform, Transform, TransformList
 from PIL import Image
 
+from detectron2.utils.user_errors import UserNotImplementedError, UserValueError
+
 __all__ = [
     "ColorTransform",
     "CropTransform",
@@ -147,7 +149,7 @@ class ResizeTransform(Transform):
     def apply_image(self, img: np.ndarray, interp: int | None = None) -> np.ndarray:
         """(h, w[, C]) -> (new_h, new_w[, C]); for floats also (N, h, w, C)."""
         if img.shape[:2] != (self.h, self.w) and img.shape[-3:-1] != (self.h, self.w):
-            raise ValueError(
+            raise UserValueError(
                 f"ResizeTransform expects images of {self.h} x {self.w}, got an array of shape {img.shape}."
             )
         mode = self.interp if interp is None else interp
@@ -178,7 +180,7 @@ def _resize_by_torch(img: np.ndarray, size: tuple[int, int], interp: int) -> np.
         Image.Resampling.BICUBIC: "bicubic",
     }
     if interp not in modes:
-        raise ValueError(
+        raise UserValueError(
             f"Only nearest, bilinear and bicubic resize {img.dtype} images, got PIL mode {interp}."
         )
     batched = img.reshape((-1,) + img.shape[-3:] if img.ndim >= 3 else (1, *img.shape, 1))  # (N, H, W, C)
@@ -234,7 +236,9 @@ class RotationTransform(Transform):
         if len(img) == 0 or self.angle % 360 == 0:
             return img
         if img.shape[:2] != (self.h, self.w):
-            raise ValueError(f"RotationTransform expects {self.h} x {self.w} images, got shape {img.shape}.")
+            raise UserValueError(
+                f"RotationTransform expects {self.h} x {self.w} images, got shape {img.shape}."
+            )
         import cv2  # slow to import, and only rotation needs it
 
         flags = self.interp if interp is None else interp
@@ -265,7 +269,9 @@ class RotationTransform(Transform):
     def inverse(self) -> Transform:
         """Rotate back, then crop what the two expansions added."""
         if not self.expand:
-            raise NotImplementedError("A rotation without expand=True lost its corners and has no inverse.")
+            raise UserNotImplementedError(
+                "A rotation without expand=True lost its corners and has no inverse."
+            )
         back = RotationTransform(self.bound_h, self.bound_w, -self.angle, True, None, self.interp)
         x0, y0 = (back.bound_w - self.w) // 2, (back.bound_h - self.h) // 2
         return TransformList([back, CropTransform(x0, y0, self.w, self.h)])
@@ -280,7 +286,7 @@ class ColorTransform(Transform):
             op: takes and returns an image of unchanged size.
         """
         if not callable(op):
-            raise ValueError(f"op must be callable, got {type(op).__name__}.")
+            raise UserValueError(f"op must be callable, got {type(op).__name__}.")
         super().__init__()
         self._set_attributes(locals())
 

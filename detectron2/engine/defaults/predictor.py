@@ -16,6 +16,7 @@ from detectron2.data.transforms.augmentation import AugInput
 from detectron2.data.transforms.augmentation_impl.resizing import ResizeShortestEdge
 from detectron2.engine.defaults.run_notes import load_run
 from detectron2.modeling.meta_arch.build import build_model
+from detectron2.utils.user_errors import UserValueError
 
 __all__ = ["DefaultPredictor"]
 
@@ -53,7 +54,7 @@ class DefaultPredictor:
         )
         self.input_format = cfg.INPUT.FORMAT
         if self.input_format not in ("RGB", "BGR"):
-            raise ValueError(
+            raise UserValueError(
                 f"DefaultPredictor converts colour images to INPUT.FORMAT RGB or BGR, got "
                 f"{self.input_format!r}. For other formats read images with detectron2.data.detection_utils "
                 "and call the model."
@@ -115,7 +116,7 @@ def _check_image(image: Any) -> None:
     if isinstance(image, np.ndarray) and image.ndim == 3 and image.shape[2] == 3 and image.size:
         return
     what = f"an array of shape {image.shape}" if isinstance(image, np.ndarray) else repr(image)
-    raise ValueError(
+    raise UserValueError(
         f"DefaultPredictor takes one colour image as a non-empty (H, W, 3) array in BGR order, got {what}. "
         "If it was read by cv2.imread, None means that the file is missing or broken."
     )

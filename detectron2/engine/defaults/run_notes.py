@@ -17,6 +17,7 @@ from detectron2.config.config.default_config import get_cfg
 from detectron2.config.config.node import CfgNode
 from detectron2.config.config.yaml_reader import load_yaml
 from detectron2.data.catalog import Metadata, MetadataCatalog
+from detectron2.utils.user_errors import UserValueError
 
 __all__ = ["describe_run", "load_run"]
 
@@ -70,7 +71,7 @@ def load_run(path: str, opts: Sequence[Any] = ()) -> tuple[CfgNode, Metadata]:
     notes = read_notes(path)
     text = notes.get("config")
     if not isinstance(text, str):
-        raise ValueError(
+        raise UserValueError(
             f"{path} carries no config: it was written by another package or without a trainer. Give the "
             "config file that it was trained with, and the checkpoint as MODEL.WEIGHTS."
         )

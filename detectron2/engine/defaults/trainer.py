@@ -33,6 +33,7 @@ from detectron2.solver.build import build_lr_scheduler, build_optimizer
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter
 from detectron2.utils.logger import setup_logger
+from detectron2.utils.user_errors import UserValueError
 
 __all__ = ["DefaultTrainer"]
 
@@ -272,7 +273,7 @@ class DefaultTrainer(TrainerBase):
         if isinstance(evaluators, DatasetEvaluator):
             evaluators = [evaluators]
         if evaluators is not None and len(evaluators) != len(names):
-            raise ValueError(f"{len(names)} test sets need as many evaluators, got {len(evaluators)}.")
+            raise UserValueError(f"{len(names)} test sets need as many evaluators, got {len(evaluators)}.")
         results: OrderedDict[str, Any] = OrderedDict()
         for index, name in enumerate(names):
             evaluator = _given_or_built(cls, cfg, name, evaluators[index] if evaluators else None)
@@ -303,7 +304,7 @@ class DefaultTrainer(TrainerBase):
         if reference in (0, num_workers):
             return cfg
         if cfg.SOLVER.IMS_PER_BATCH % reference:
-            raise ValueError(
+            raise UserValueError(
                 f"SOLVER.IMS_PER_BATCH {cfg.SOLVER.IMS_PER_BATCH} does not split into "
                 f"SOLVER.REFERENCE_WORLD_SIZE {reference} equal parts."
             )
@@ -341,7 +342,7 @@ def _make_step_trainer(
         return SimpleTrainer(model, data_loader, optimizer)
     name = cfg.SOLVER.AMP.DTYPE
     if name not in _AMP_DTYPES:
-        raise ValueError(f"SOLVER.AMP.DTYPE must be one of {', '.join(_AMP_DTYPES)}, got {name!r}.")
+        raise UserValueError(f"SOLVER.AMP.DTYPE must be one of {', '.join(_AMP_DTYPES)}, got {name!r}.")
     return AMPTrainer(model, data_loader, optimizer, precision=_AMP_DTYPES[name])
 
 

@@ -12,6 +12,7 @@ from fvcore.common.checkpoint import Checkpointer
 from fvcore.common.checkpoint import PeriodicCheckpointer as _PeriodicCheckpointer
 
 from detectron2.engine.train_loop import HookBase
+from detectron2.utils.user_errors import UserValueError
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +59,7 @@ class BestCheckpointer(HookBase):
             file_prefix: name of the checkpoint without suffix.
         """
         if mode not in ("max", "min"):
-            raise ValueError(f"mode must be 'max' or 'min', got {mode!r}")
+            raise UserValueError(f"mode must be 'max' or 'min', got {mode!r}")
         self._period = eval_period
         self._checkpointer = checkpointer
         self._val_metric = val_metric

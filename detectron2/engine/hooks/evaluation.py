@@ -8,6 +8,7 @@ from typing import Any
 from detectron2.engine.train_loop import HookBase
 from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils import comm
+from detectron2.utils.user_errors import UserTypeError, UserValueError
 
 
 class EvalHook(HookBase):
@@ -57,12 +58,12 @@ class EvalHook(HookBase):
 
     def _put_scalars(self, results: Mapping[str, Any]) -> None:
         if not isinstance(results, Mapping):
-            raise TypeError(f"The evaluation function must return a dict of numbers, got {results!r}")
+            raise UserTypeError(f"The evaluation function must return a dict of numbers, got {results!r}")
         for name, value in flatten_results_dict(results).items():
             try:
                 number = float(value)
             except (TypeError, ValueError):
-                raise ValueError(
+                raise UserValueError(
                     f"The evaluation function must return a nested dict of numbers, but {name!r} is "
                     f"{value!r}."
                 ) from None

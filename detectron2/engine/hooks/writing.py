@@ -7,6 +7,7 @@ from contextlib import ExitStack
 
 from detectron2.engine.train_loop import HookBase
 from detectron2.utils.events import EventWriter, get_event_storage
+from detectron2.utils.user_errors import UserTypeError
 
 
 class PeriodicWriter(HookBase):
@@ -25,7 +26,7 @@ class PeriodicWriter(HookBase):
         self._writers = list(writers)
         for writer in self._writers:
             if not isinstance(writer, EventWriter):
-                raise TypeError(f"PeriodicWriter needs EventWriter objects, got {type(writer).__name__}")
+                raise UserTypeError(f"PeriodicWriter needs EventWriter objects, got {type(writer).__name__}")
         self._period = period
 
     def after_step(self) -> None:

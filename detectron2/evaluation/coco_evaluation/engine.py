@@ -22,6 +22,8 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval, Params
 
+from detectron2.utils.user_errors import UserValueError
+
 logger = logging.getLogger(__name__)
 
 Engine = Literal["hotcoco", "pycocotools"]
@@ -158,9 +160,9 @@ def score_coco(
         evaluator_class: what "pycocotools" matches with.
     """
     if iou_type not in IOU_TYPES:
-        raise ValueError(f"iou_type should be one of {IOU_TYPES}, got {iou_type!r}")
+        raise UserValueError(f"iou_type should be one of {IOU_TYPES}, got {iou_type!r}")
     if engine not in ENGINES:
-        raise ValueError(f"engine should be one of {ENGINES}, got {engine!r}")
+        raise UserValueError(f"engine should be one of {ENGINES}, got {engine!r}")
     if iou_type == "segm":
         detections = [{key: value for key, value in d.items() if key != "bbox"} for d in detections]
     dataset = complete_annotations(ground_truth)

@@ -41,6 +41,7 @@ from detectron2.structures.boxes import BoxMode
 from detectron2.structures.instances import Instances
 from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager, atomic_write
+from detectron2.utils.user_errors import UserValueError
 
 __all__ = ["COCOEvaluator", "COCOevalMaxDets"]
 
@@ -211,7 +212,7 @@ class COCOEvaluator(DatasetEvaluator):
             elif self._tasks is None:
                 self._logger.warning("%s is not scored: %s", task, problem)
             else:
-                raise ValueError(f"cannot score the task '{task}': {problem}")
+                raise UserValueError(f"cannot score the task '{task}': {problem}")
 
     def _contiguous_to_dataset(self) -> dict[int, int] | None:
         """The data set's id of each class of the model; None where they are the same."""
@@ -249,7 +250,7 @@ class COCOEvaluator(DatasetEvaluator):
         num_keypoints = len(entries[0]["keypoints"]) // 3
         num_sigmas = len(self._kpt_oks_sigmas) or 17
         if num_keypoints != num_sigmas:
-            raise ValueError(
+            raise UserValueError(
                 f"The model predicts {num_keypoints} keypoints, but there are {num_sigmas} OKS sigmas "
                 "(COCO's own 17 where none are given). Set TEST.KEYPOINT_OKS_SIGMAS to one value per keypoint"
             )
@@ -294,7 +295,7 @@ def _checked_tasks(tasks: Iterable[str] | None) -> tuple[str, ...] | None:
     chosen = (tasks,) if isinstance(tasks, str) else tuple(tasks)
     unknown = [task for task in chosen if task not in METRICS]
     if unknown:
-        raise ValueError(f"tasks should be among {sorted(METRICS)}, got {unknown}")
+        raise UserValueError(f"tasks should be among {sorted(METRICS)}, got {unknown}")
     return chosen
 
 
@@ -307,7 +308,7 @@ def _detection_limits(max_dets_per_image: int | Sequence[int] | None) -> list[in
     else:
         limits = list(max_dets_per_image)
     if not limits or min(limits) < 1:
-        raise ValueError(f"max_dets_per_image should be at least 1, got {max_dets_per_image}")
+        raise UserValueError(f"max_dets_per_image should be at least 1, got {max_dets_per_image}")
     return sorted(set(limits))
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from detectron2.structures.boxes import BoxMode
 from detectron2.structures.instances import Instances
 from detectron2.structures.masks import BitMasks, PolygonMasks
+from detectron2.utils.user_errors import UserValueError
 
 # Annotations place a keypoint on a pixel, by its index; models regress to the pixel's centre.
 _KEYPOINT_PIXEL_CENTER = 0.5
@@ -92,7 +93,7 @@ def to_dataset_categories(
     """
     unknown = sorted({p["category_id"] for p in predictions} - contiguous_to_dataset.keys())
     if unknown:
-        raise ValueError(
+        raise UserValueError(
             f"The model predicted class {unknown[0]}, but '{dataset_name}' has "
             f"{len(contiguous_to_dataset)} classes, 0 to {len(contiguous_to_dataset) - 1}. Set "
             "MODEL.ROI_HEADS.NUM_CLASSES (or the head's own key) to the number of classes of the data set, "

@@ -10,6 +10,7 @@ import numpy as np
 
 from detectron2.evaluation.coco_evaluation.engine import CocoScores
 from detectron2.evaluation.tables import format_category_table, format_metrics_table
+from detectron2.utils.user_errors import UserValueError
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +44,7 @@ def results_of_scores(
     if class_names is None or len(class_names) <= 1:
         return results
     if len(class_names) != len(scores.cat_ids):
-        raise ValueError(
+        raise UserValueError(
             f"The metadata names {len(class_names)} classes, but the ground truth has {len(scores.cat_ids)} "
             "categories. Both should come from the same data set: check `thing_classes` and the `json_file` "
             "of the metadata"

@@ -27,6 +27,7 @@ from detectron2.evaluation.panoptic_evaluation.quality import (
 from detectron2.evaluation.tables import format_category_table, format_rows
 from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager, atomic_write
+from detectron2.utils.user_errors import UserValueError
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +52,7 @@ class COCOPanopticEvaluator(DatasetEvaluator):
         self._metadata = MetadataCatalog.get(dataset_name)
         missing = [key for key in ("panoptic_json", "panoptic_root") if self._metadata.get(key) is None]
         if missing:
-            raise ValueError(
+            raise UserValueError(
                 f"'{dataset_name}' has no panoptic ground truth: its metadata lacks {' and '.join(missing)}. "
                 "Register it with register_panoptic() or register_coco_panoptic()"
             )
@@ -107,7 +108,7 @@ class COCOPanopticEvaluator(DatasetEvaluator):
             kind = "thing" if segment["isthing"] else "stuff"
             mapping = self._thing_dataset_ids if segment["isthing"] else self._stuff_dataset_ids
             if converted["category_id"] not in mapping:
-                raise ValueError(
+                raise UserValueError(
                     f"a predicted {kind} segment has class {converted['category_id']}, but the metadata of "
                     f"'{self._metadata.name}' maps the {kind} classes {sorted(mapping)}. Does the model's "
                     "number of classes belong to this data set?"

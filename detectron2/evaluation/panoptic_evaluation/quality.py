@@ -20,6 +20,8 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
+from detectron2.utils.user_errors import UserValueError
+
 logger = logging.getLogger(__name__)
 
 PanopticEngine = Literal["hotcoco", "numpy"]
@@ -77,7 +79,7 @@ class PanopticScores:
 def overlap_counts(first: np.ndarray, second: np.ndarray) -> dict[tuple[int, int], int]:
     """Count the pixels of every pair of ids that two label maps of the same size have in one place."""
     if first.shape != second.shape:
-        raise ValueError(f"label maps of different size: {first.shape} and {second.shape}")
+        raise UserValueError(f"label maps of different size: {first.shape} and {second.shape}")
     keys = first.astype(np.int64).ravel() << 32 | second.astype(np.int64).ravel()
     if not keys.size:
         return {}
@@ -148,12 +150,12 @@ def match_segments(
 def _check_ids(segments: Mapping[int, Any], areas: Mapping[int, int], where: str) -> None:
     unknown = areas.keys() - segments.keys() - {_VOID}
     if unknown:
-        raise ValueError(
+        raise UserValueError(
             f"{where}: the PNG holds segment id {min(unknown)}, which its segments_info does not list"
         )
     absent = segments.keys() - areas.keys()
     if absent:
-        raise ValueError(
+        raise UserValueError(
             f"{where}: segments_info lists segment id {min(absent)}, which the PNG does not hold"
         )
 
@@ -187,7 +189,7 @@ def score_panoptic(
             "%s. Areas are counted from the PNGs instead; correct the JSON file to evaluate faster", problem
         )
     elif engine != "numpy":
-        raise ValueError(f"engine should be 'hotcoco' or 'numpy', got {engine!r}")
+        raise UserValueError(f"engine should be 'hotcoco' or 'numpy', got {engine!r}")
     return summarize_counts(_count_with_numpy(truth, gt_folder, predictions, pred_folder), things)
 
 
@@ -242,7 +244,7 @@ def _check_every_image_is_predicted(truth: Mapping[str, Any], predictions: Mappi
         a["image_id"] for a in predictions["annotations"]
     }
     if missing:
-        raise ValueError(
+        raise UserValueError(
             f"{len(missing)} of {len(truth['annotations'])} images of the ground truth have no prediction, "
             f"image {min(missing, key=str)} among them. Panoptic quality needs all: run the model over the "
             "whole data set"
@@ -252,7 +254,7 @@ def _check_every_image_is_predicted(truth: Mapping[str, Any], predictions: Mappi
 def _check_categories(predictions: Mapping[str, Any], things: Mapping[int, bool]) -> None:
     used = {s["category_id"] for a in predictions["annotations"] for s in a["segments_info"]}
     if used - things.keys():
-        raise ValueError(
+        raise UserValueError(
             f"a predicted segment has category id {min(used - things.keys())}, which the ground truth lacks; "
             "check the thing and stuff id mappings of the metadata"
         )

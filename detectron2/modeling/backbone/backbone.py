@@ -8,12 +8,13 @@ from typing import Any
 from torch import nn
 
 from detectron2.layers.shape_spec import ShapeSpec
+from detectron2.utils.user_errors import UserValueError
 
 
 def stated(value: int | None, what: str) -> int:
     """Return a number of a `ShapeSpec` that may not be left open here."""
     if value is None:
-        raise ValueError(f"{what} must be known, the ShapeSpec leaves it open")
+        raise UserValueError(f"{what} must be known, the ShapeSpec leaves it open")
     return value
 
 

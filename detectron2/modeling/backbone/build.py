@@ -8,6 +8,7 @@ from detectron2.config.config.node import CfgNode
 from detectron2.layers.blocks import CNNBlockBase
 from detectron2.layers.shape_spec import ShapeSpec
 from detectron2.utils.registry import Registry
+from detectron2.utils.user_errors import UserTypeError
 
 from .backbone import Backbone
 
@@ -61,7 +62,7 @@ def build_backbone(cfg: CfgNode, input_shape: ShapeSpec | None = None) -> Backbo
         input_shape = ShapeSpec(channels=len(cfg.MODEL.PIXEL_MEAN))
     backbone = BACKBONE_REGISTRY.get(name)(cfg, input_shape)
     if not isinstance(backbone, Backbone):
-        raise TypeError(
+        raise UserTypeError(
             f"MODEL.BACKBONE.NAME {name!r} must build a Backbone, it built a {type(backbone).__name__}"
         )
     return backbone

@@ -17,6 +17,7 @@ from detectron2.layers.batch_norm import get_norm
 from detectron2.layers.shape_spec import ShapeSpec
 from detectron2.layers.weight_init import c2_xavier_fill
 from detectron2.layers.wrappers import Conv2d
+from detectron2.utils.user_errors import UserValueError
 
 from .backbone import Backbone, stated
 from .build import BACKBONE_REGISTRY
@@ -72,13 +73,15 @@ class FPN(Backbone):
         """
         super().__init__()
         if not in_features:
-            raise ValueError("FPN needs in_features (MODEL.FPN.IN_FEATURES), got none")
+            raise UserValueError("FPN needs in_features (MODEL.FPN.IN_FEATURES), got none")
         if fuse_type not in _FUSE_TYPES:
-            raise ValueError(f"FPN fuse_type must be one of {_FUSE_TYPES}, got {fuse_type!r}")
+            raise UserValueError(f"FPN fuse_type must be one of {_FUSE_TYPES}, got {fuse_type!r}")
         shapes = bottom_up.output_shape()
         missing = [name for name in in_features if name not in shapes]
         if missing:
-            raise ValueError(f"FPN in_features {missing} are not among the backbone's outputs {list(shapes)}")
+            raise UserValueError(
+                f"FPN in_features {missing} are not among the backbone's outputs {list(shapes)}"
+            )
         strides = [stated(shapes[name].stride, f"stride of {name}") for name in in_features]
         _check_strides_double(strides)
 
@@ -152,7 +155,7 @@ class FPN(Backbone):
 def _check_strides_double(strides: Sequence[int]) -> None:
     for finer, coarser in zip(strides, strides[1:]):
         if coarser != 2 * finer:
-            raise ValueError(
+            raise UserValueError(
                 f"each FPN level must have half the resolution of the one before, got strides {strides}"
             )
 
@@ -221,7 +224,9 @@ def build_retinanet_fpn(cfg: CfgNode, bottom_up: Backbone) -> FPN:
     """Put the pyramid that `MODEL.FPN` describes on `bottom_up`, with p6 and p7 made from its res5."""
     shapes = bottom_up.output_shape()
     if "res5" not in shapes:
-        raise ValueError(f"p6 and p7 are made from res5: add it to MODEL.RESNETS.OUT_FEATURES {list(shapes)}")
+        raise UserValueError(
+            f"p6 and p7 are made from res5: add it to MODEL.RESNETS.OUT_FEATURES {list(shapes)}"
+        )
     in_channels = stated(shapes["res5"].channels, "channels of res5")
     return build_fpn(cfg, bottom_up, LastLevelP6P7(in_channels, cfg.MODEL.FPN.OUT_CHANNELS))
 

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from detectron2.utils.user_errors import UserValueError
+
 from .backbone import Backbone
 from .utils import (
     DropPath,
@@ -85,7 +87,7 @@ class MultiScaleAttention(nn.Module):
         """
         super().__init__()
         if dim_out % num_heads:
-            raise ValueError(f"dim_out {dim_out} must be a multiple of num_heads {num_heads}")
+            raise UserValueError(f"dim_out {dim_out} must be a multiple of num_heads {num_heads}")
         head_dim = dim_out // num_heads
         self.num_heads = num_heads
         self.qkv = nn.Linear(dim, 3 * dim_out, bias=qkv_bias)
@@ -109,7 +111,7 @@ class MultiScaleAttention(nn.Module):
         self.use_rel_pos = use_rel_pos
         if use_rel_pos:
             if input_size is None or input_size[0] != input_size[1]:
-                raise ValueError(f"use_rel_pos needs a square input_size, got {input_size}")
+                raise UserValueError(f"use_rel_pos needs a square input_size, got {input_size}")
             side = input_size[0] // min(stride_q, stride_kv)
             self.rel_pos_h, self.rel_pos_w = make_rel_pos((side, side), head_dim, rel_pos_zero_init)
 
@@ -272,7 +274,7 @@ class MViT(Backbone):
         names = [f"scale{i + 2}" for i in range(len(lasts))]
         unknown = [name for name in out_features if name not in names]
         if unknown:
-            raise ValueError(f"out_features must be some of {names}, got {list(out_features)}")
+            raise UserValueError(f"out_features must be some of {names}, got {list(out_features)}")
         self._name_of_last = {last: name for last, name in zip(lasts, names) if name in out_features}
         self.blocks = nn.ModuleList()
         self._out_features, self._out_feature_channels, self._out_feature_strides = [], {}, {}

@@ -12,6 +12,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from detectron2.layers.blocks import CNNBlockBase
+from detectron2.utils.user_errors import UserTypeError, UserValueError
 
 from .backbone import Backbone
 from .regnet_blocks import (
@@ -110,7 +111,7 @@ class AnyNet(Backbone):
         self._out_features = [previous] if out_features is None else list(out_features)
         known = ["stem", *self._stage_names]
         if not self._out_features or not set(self._out_features) <= set(known):
-            raise ValueError(f"out_features must be some of {known}, got {self._out_features}")
+            raise UserValueError(f"out_features must be some of {known}, got {self._out_features}")
         self.freeze(freeze_at)
 
     @property
@@ -121,7 +122,9 @@ class AnyNet(Backbone):
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """(N, 3, H, W) images -> the maps of `out_features` by name."""
         if x.dim() != 4:
-            raise ValueError(f"a RegNet takes (N, C, H, W) images, got a tensor of shape {tuple(x.shape)}")
+            raise UserValueError(
+                f"a RegNet takes (N, C, H, W) images, got a tensor of shape {tuple(x.shape)}"
+            )
         maps = {"stem": self.stem(x)}
         x = maps["stem"]
         for stage, name in self.stages_and_names:
@@ -142,7 +145,7 @@ class AnyNet(Backbone):
         for stage, _ in self.stages_and_names[: max(freeze_at - 1, 0)]:
             for block in stage.children():
                 if not isinstance(block, CNNBlockBase):
-                    raise TypeError(f"only CNNBlockBase blocks can be frozen, got {type(block).__name__}")
+                    raise UserTypeError(f"only CNNBlockBase blocks can be frozen, got {type(block).__name__}")
                 block.freeze()
         return self
 
@@ -161,9 +164,11 @@ def adjust_block_compatibility(
         New `ws`, `bs` as it was, and new `gs`.
     """
     if not len(ws) == len(bs) == len(gs):
-        raise ValueError(f"ws, bs and gs must have one entry per stage, got {len(ws)}, {len(bs)}, {len(gs)}")
+        raise UserValueError(
+            f"ws, bs and gs must have one entry per stage, got {len(ws)}, {len(bs)}, {len(gs)}"
+        )
     if any(number <= 0 for number in (*ws, *bs, *gs)):
-        raise ValueError(f"widths, ratios and group widths must be positive, got {ws}, {bs} and {gs}")
+        raise UserValueError(f"widths, ratios and group widths must be positive, got {ws}, {bs} and {gs}")
     new_ws, new_gs = [], []
     for width, ratio, group_width in zip(ws, bs, gs):
         bottleneck = int(max(1, width * ratio))
@@ -192,7 +197,7 @@ def generate_regnet_parameters(
         have no blocks, and the blocks' widths, quantised and as they were.
     """
     if w_a < 0 or w_0 <= 0 or w_m <= 1 or w_0 % q:
-        raise ValueError(
+        raise UserValueError(
             f"expected w_a >= 0, w_m > 1 and w_0 a positive multiple of {q}, got {w_a=}, {w_m=}, {w_0=}"
         )
     continuous = w_0 + w_a * np.arange(d)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from detectron2.layers.batch_norm import get_norm
 from detectron2.layers.blocks import CNNBlockBase
+from detectron2.utils.user_errors import UserValueError
 
 from .residual import Norm
 
@@ -28,7 +29,7 @@ def conv2d(
 ) -> nn.Conv2d:
     """Make a convolution with an odd kernel that keeps the size but for its stride."""
     if k % 2 == 0:
-        raise ValueError(f"only odd kernels can keep the size, got {k}")
+        raise UserValueError(f"only odd kernels can keep the size, got {k}")
     return nn.Conv2d(w_in, w_out, k, stride=stride, padding=k // 2, groups=groups, bias=bias)
 
 
@@ -40,7 +41,7 @@ def gap2d() -> nn.AdaptiveAvgPool2d:
 def pool2d(k: int, *, stride: int = 1) -> nn.MaxPool2d:
     """Make max pooling with an odd kernel that keeps the size but for its stride."""
     if k % 2 == 0:
-        raise ValueError(f"only odd kernels can keep the size, got {k}")
+        raise UserValueError(f"only odd kernels can keep the size, got {k}")
     return nn.MaxPool2d(k, stride=stride, padding=k // 2)
 
 

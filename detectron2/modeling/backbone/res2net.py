@@ -20,6 +20,7 @@ from detectron2.layers.batch_norm import get_norm
 from detectron2.layers.blocks import CNNBlockBase
 from detectron2.layers.shape_spec import ShapeSpec
 from detectron2.layers.weight_init import c2_msra_fill
+from detectron2.utils.user_errors import UserValueError
 
 from .backbone import stated
 from .build import BACKBONE_REGISTRY, register_region_stage
@@ -51,7 +52,7 @@ class DeepStem(CNNBlockBase):
     def __init__(self, in_channels: int = 3, out_channels: int = 64, norm: Norm = "BN") -> None:
         super().__init__(in_channels, out_channels, 4)
         if out_channels % 2:
-            raise ValueError(f"the deep stem needs an even number of output channels, got {out_channels}")
+            raise UserValueError(f"the deep stem needs an even number of output channels, got {out_channels}")
         half = out_channels // 2
         # The positions 0, 1, 3, 4 and 6 are checkpoint names.
         self.conv1 = nn.Sequential(
@@ -144,7 +145,7 @@ class Res2NetBottleneckBlock(BottleneckBlock):
                 stride is in the 3x3 convolutions.
         """
         if scale < 1 or channels % scale:
-            raise ValueError(f"{channels} bottleneck channels do not split into scale={scale} groups")
+            raise UserValueError(f"{channels} bottleneck channels do not split into scale={scale} groups")
         width = channels // scale
         self.scale = scale
         self.chained = not self.changes_shape
@@ -164,12 +165,12 @@ class Res2NetBottleneckBlock(BottleneckBlock):
     def _make_pool(self, stride: int, stage_pool: StagePool) -> nn.Module:
         """Make what the last split, which no convolution sees, goes through."""
         if stage_pool not in (True, False, "auto"):
-            raise ValueError(f'stage_pool must be True, False or "auto", got {stage_pool!r}')
+            raise UserValueError(f'stage_pool must be True, False or "auto", got {stage_pool!r}')
         wanted = not self.stride_in_1x1 if stage_pool == "auto" else stage_pool
         if self.changes_shape and wanted:
             return nn.AvgPool2d(3, stride, padding=1)
         if stride > 1:
-            raise ValueError(
+            raise UserValueError(
                 "without pooling, the last split keeps a size that the strided 3x3 convolutions halve: set"
                 " MODEL.RES2NET.STAGE_POOL to True, or MODEL.RESNETS.STRIDE_IN_1X1 to True"
             )
@@ -272,7 +273,7 @@ def _block_choice(cfg: CfgNode) -> BlockChoice:
 def _stage_pool(value: str | bool) -> StagePool:
     choice = _STAGE_POOL_BY_NAME.get(str(value).lower())
     if choice is None:
-        raise ValueError(f'MODEL.RES2NET.STAGE_POOL must be "auto", True or False, got {value!r}')
+        raise UserValueError(f'MODEL.RES2NET.STAGE_POOL must be "auto", True or False, got {value!r}')
     return choice
 
 
@@ -281,13 +282,13 @@ def _blocks_per_stage(cfg: CfgNode) -> tuple[int, ...]:
     counts = tuple(cfg.MODEL.RES2NET.STAGE_BLOCKS)
     if counts:
         if len(counts) != 4 or any(not isinstance(n, int) or n < 1 for n in counts):
-            raise ValueError(
+            raise UserValueError(
                 f"MODEL.RES2NET.STAGE_BLOCKS must be four positive numbers or [], got {list(counts)}"
             )
         return counts
     depth = cfg.MODEL.RESNETS.DEPTH
     if depth < 50:
-        raise ValueError(
+        raise UserValueError(
             f"Res2Net has bottleneck blocks, which MODEL.RESNETS.DEPTH {depth} does not; use 50, 101 or 152,"
             " or set MODEL.RES2NET.STAGE_BLOCKS, such as [2, 2, 2, 2]"
         )

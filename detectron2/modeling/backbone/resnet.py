@@ -15,6 +15,7 @@ from detectron2.config.config.node import CfgNode
 from detectron2.layers.blocks import CNNBlockBase
 from detectron2.layers.shape_spec import ShapeSpec
 from detectron2.layers.weight_init import c2_msra_fill
+from detectron2.utils.user_errors import UserTypeError, UserValueError
 
 from .backbone import Backbone, stated
 from .build import BACKBONE_REGISTRY, register_region_stage
@@ -95,15 +96,15 @@ class ResNet(Backbone):
         self._out_features = features[-1:] if out_features is None else list(out_features)
         unknown = [name for name in self._out_features if name not in features]
         if unknown or not self._out_features:
-            raise ValueError(f"out_features must be some of {features}, got {self._out_features}")
+            raise UserValueError(f"out_features must be some of {features}, got {self._out_features}")
         self.freeze(freeze_at)
 
     def _add_stage(self, name: str, blocks: Sequence[CNNBlockBase]) -> None:
         if not blocks:
-            raise ValueError(f"stage {name} needs at least one block")
+            raise UserValueError(f"stage {name} needs at least one block")
         for block in blocks:
             if not isinstance(block, CNNBlockBase):
-                raise TypeError(f"a stage is a list of CNNBlockBase, {name} has a {type(block).__name__}")
+                raise UserTypeError(f"a stage is a list of CNNBlockBase, {name} has a {type(block).__name__}")
         previous = next(reversed(self._out_feature_strides))
         stride = self._out_feature_strides[previous]
         for block in blocks:
@@ -125,7 +126,7 @@ class ResNet(Backbone):
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """(N, C, H, W) images -> the maps of `out_features` by name; "linear" is (N, num_classes) logits."""
         if x.dim() != 4:
-            raise ValueError(f"ResNet takes (N, C, H, W) images, got a tensor of shape {tuple(x.shape)}")
+            raise UserValueError(f"ResNet takes (N, C, H, W) images, got a tensor of shape {tuple(x.shape)}")
         outputs = {"stem": self.stem(x)}
         x = outputs["stem"]
         for stage, name in self.stages_and_names:
@@ -254,4 +255,4 @@ def _check_basic_block_options(cfg: CfgNode) -> None:
     if any(node.DEFORM_ON_PER_STAGE):
         wrong.append("MODEL.RESNETS.DEFORM_ON_PER_STAGE must be all False")
     if wrong:
-        raise ValueError(f"ResNet-{node.DEPTH} has basic blocks: " + "; ".join(wrong))
+        raise UserValueError(f"ResNet-{node.DEPTH} has basic blocks: " + "; ".join(wrong))

@@ -8,6 +8,7 @@ from typing import Any
 
 from detectron2.config.config.node import CfgNode
 from detectron2.layers.blocks import CNNBlockBase
+from detectron2.utils.user_errors import UserValueError
 
 BLOCKS_PER_STAGE: dict[int, tuple[int, ...]] = {
     18: (2, 2, 2, 2),
@@ -39,10 +40,10 @@ def _block_options(options: dict[str, Any], index: int, num_blocks: int) -> dict
     for name, value in options.items():
         if name.endswith(suffix):
             if len(value) != num_blocks:
-                raise ValueError(f"{name} needs one value for each of {num_blocks} blocks, got {value}")
+                raise UserValueError(f"{name} needs one value for each of {num_blocks} blocks, got {value}")
             name, value = name.removesuffix(suffix), value[index]
             if name in options:
-                raise ValueError(f"give either {name} or {name}{suffix}, not both")
+                raise UserValueError(f"give either {name} or {name}{suffix}, not both")
         chosen[name] = value
     return chosen
 
@@ -108,7 +109,7 @@ def plan_stages(
 def blocks_for_depth(depth: int) -> tuple[int, ...]:
     """Return the number of blocks in res2..res5 of a ResNet of this depth."""
     if depth not in BLOCKS_PER_STAGE:
-        raise ValueError(f"MODEL.RESNETS.DEPTH must be one of {sorted(BLOCKS_PER_STAGE)}, got {depth}")
+        raise UserValueError(f"MODEL.RESNETS.DEPTH must be one of {sorted(BLOCKS_PER_STAGE)}, got {depth}")
     return BLOCKS_PER_STAGE[depth]
 
 
@@ -122,7 +123,7 @@ def plan_stages_from_config(
     """
     node = cfg.MODEL.RESNETS
     if node.RES5_DILATION not in (1, 2):
-        raise ValueError(f"MODEL.RESNETS.RES5_DILATION must be 1 or 2, got {node.RES5_DILATION}")
+        raise UserValueError(f"MODEL.RESNETS.RES5_DILATION must be 1 or 2, got {node.RES5_DILATION}")
     plans = plan_stages(
         blocks_per_stage,
         stem_channels=node.STEM_OUT_CHANNELS,
@@ -133,7 +134,7 @@ def plan_stages_from_config(
     numbers = {"stem": 1} | {f"res{i + 2}": i + 2 for i in range(len(plans))}
     unknown = [name for name in node.OUT_FEATURES if name not in numbers]
     if unknown or not node.OUT_FEATURES:
-        raise ValueError(
+        raise UserValueError(
             f"MODEL.RESNETS.OUT_FEATURES must be some of {list(numbers)}, got {node.OUT_FEATURES}"
         )
     return plans[: max(numbers[name] for name in node.OUT_FEATURES) - 1]

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from detectron2.utils.user_errors import UserValueError
+
 from .backbone import Backbone
 from .swin_blocks import (
     BasicLayer,
@@ -83,7 +85,9 @@ class SwinTransformer(Backbone):
         super().__init__()
         self.out_indices = tuple(out_indices)
         if not set(self.out_indices) <= set(range(len(depths))):
-            raise ValueError(f"out_indices must be among the {len(depths)} stages, got {self.out_indices}")
+            raise UserValueError(
+                f"out_indices must be among the {len(depths)} stages, got {self.out_indices}"
+            )
         self.frozen_stages = frozen_stages
         self.patch_embed = PatchEmbed(patch_size, in_chans, embed_dim, norm_layer if patch_norm else None)
         self.absolute_pos_embed: nn.Parameter | None = None

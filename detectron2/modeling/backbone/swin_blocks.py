@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from detectron2.utils.user_errors import UserValueError
+
 from . import utils
 from .utils import DropPath, Mlp, window_unpartition
 
@@ -59,7 +61,7 @@ class WindowAttention(nn.Module):
         """
         super().__init__()
         if dim % num_heads:
-            raise ValueError(f"dim {dim} must be a multiple of num_heads {num_heads}")
+            raise UserValueError(f"dim {dim} must be a multiple of num_heads {num_heads}")
         self.num_heads = num_heads
         self.scale = qk_scale
         self.attn_drop = attn_drop
@@ -143,7 +145,7 @@ class SwinTransformerBlock(nn.Module):
         """
         super().__init__()
         if not 0 <= shift_size < window_size:
-            raise ValueError(f"shift_size must lie in [0, window_size = {window_size}), got {shift_size}")
+            raise UserValueError(f"shift_size must lie in [0, window_size = {window_size}), got {shift_size}")
         self.window_size = window_size
         self.shift_size = shift_size
         self.norm1 = norm_layer(dim)
@@ -164,7 +166,7 @@ class SwinTransformerBlock(nn.Module):
             (N, L, C).
         """
         if x.shape[1] != self.H * self.W:
-            raise ValueError(f"a map of {self.H} x {self.W} pixels does not have {x.shape[1]} of them")
+            raise UserValueError(f"a map of {self.H} x {self.W} pixels does not have {x.shape[1]} of them")
         maps = self.norm1(x).unflatten(1, (self.H, self.W))
         x = x + self.drop_path(self._attend(maps, mask_matrix).flatten(1, 2))
         return x + self.drop_path(self.mlp(self.norm2(x)))
@@ -195,7 +197,7 @@ class PatchMerging(nn.Module):
     def forward(self, x: Tensor, H: int, W: int) -> Tensor:
         """(N, H * W, C) -> (N, ceil(H / 2) * ceil(W / 2), 2 C)."""
         if x.shape[1] != H * W:
-            raise ValueError(f"a map of {H} x {W} pixels does not have {x.shape[1]} of them")
+            raise UserValueError(f"a map of {H} x {W} pixels does not have {x.shape[1]} of them")
         maps = F.pad(x.unflatten(1, (H, W)), (0, 0, 0, W % 2, 0, H % 2))
         quads = maps.unflatten(2, (-1, 2)).unflatten(1, (-1, 2))  # (N, H/2, 2, W/2, 2, C)
         # Checkpoints want the channels column by column: top left, bottom left, top right, bottom right.

@@ -18,6 +18,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from detectron2.config.config.node import CfgNode
 from detectron2.layers.shape_spec import ShapeSpec
+from detectron2.utils.user_errors import UserImportError, UserValueError
 
 from .backbone import Backbone, stated
 from .build import BACKBONE_REGISTRY
@@ -96,7 +97,7 @@ class TimmBackbone(Backbone):
         modules = list(self.net.named_modules())[1:]  # without the net itself
         spans = [_span([name for name, _ in modules], source) for source in info.module_name()]
         if None in spans:
-            raise ValueError(
+            raise UserValueError(
                 f"timm's {type(self.net).__name__} does not show which of its parts come first: "
                 "set MODEL.BACKBONE.FREEZE_AT 0"
             )
@@ -119,7 +120,9 @@ def _span(names: Sequence[str], source: str) -> range | None:
 def _level_of(stride: int) -> int:
     level = round(math.log2(stride))
     if 2**level != stride:
-        raise ValueError(f"feature maps need strides that are powers of two, this model has one of {stride}")
+        raise UserValueError(
+            f"feature maps need strides that are powers of two, this model has one of {stride}"
+        )
     return level
 
 
@@ -127,7 +130,7 @@ def _import_timm() -> ModuleType:
     try:
         return importlib.import_module("timm")
     except ImportError as error:
-        raise ImportError(
+        raise UserImportError(
             f"timm models need the packages timm and torchvision, and importing timm failed ({error}). "
             "Install both, or choose another MODEL.BACKBONE.NAME."
         ) from error
@@ -140,7 +143,7 @@ def _create_model(
     if not timm.is_model(name):
         near = get_close_matches(name, timm.list_models(), n=3)
         hint = f" Did you mean {' or '.join(near)}?" if near else ""
-        raise ValueError(f"timm {timm.__version__} has no model {name!r} (MODEL.TIMM.NAME).{hint}")
+        raise UserValueError(f"timm {timm.__version__} has no model {name!r} (MODEL.TIMM.NAME).{hint}")
     given = {"out_indices": tuple(out_indices)} if out_indices else {}
     return timm.create_model(
         name, features_only=True, pretrained=pretrained, in_chans=in_chans, **given, **options
@@ -153,7 +156,7 @@ def _parse_options(texts: Sequence[str]) -> dict[str, Any]:
     for text in texts:
         name, equals, value = text.partition("=")
         if not equals or not name.isidentifier():
-            raise ValueError(f"MODEL.TIMM.OPTIONS holds entries 'name=value', got {text!r}")
+            raise UserValueError(f"MODEL.TIMM.OPTIONS holds entries 'name=value', got {text!r}")
         try:
             options[name] = ast.literal_eval(value)
         except (ValueError, SyntaxError):

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from detectron2.utils.user_errors import UserValueError
+
 __all__ = [
     "DropPath",
     "Mlp",
@@ -137,7 +139,7 @@ def get_abs_pos(abs_pos: Tensor, has_cls_token: bool, hw: tuple[int, int]) -> Te
         abs_pos = abs_pos[:, 1:]
     side = math.isqrt(abs_pos.shape[1])
     if side * side != abs_pos.shape[1]:
-        raise ValueError(
+        raise UserValueError(
             f"position embeddings must fill a square, got {abs_pos.shape[1]} of them; check has_cls_token"
         )
     grid = abs_pos.unflatten(1, (side, side))
@@ -209,7 +211,7 @@ class DropPath(nn.Module):
     def __init__(self, drop_prob: float = 0.0) -> None:
         super().__init__()
         if not 0 <= drop_prob < 1:
-            raise ValueError(f"the probability to drop a path must lie in [0, 1), got {drop_prob}")
+            raise UserValueError(f"the probability to drop a path must lie in [0, 1), got {drop_prob}")
         self.drop_prob = drop_prob
 
     def forward(self, x: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from detectron2.layers.batch_norm import get_norm
 from detectron2.layers.blocks import CNNBlockBase
 from detectron2.layers.weight_init import c2_msra_fill
 from detectron2.layers.wrappers import Conv2d
+from detectron2.utils.user_errors import UserValueError
 
 from .backbone import Backbone, stated
 from .fpn import TopBlock
@@ -63,14 +64,16 @@ class Attention(nn.Module):
         """
         super().__init__()
         if dim % num_heads:
-            raise ValueError(f"dim {dim} must be a multiple of num_heads {num_heads}")
+            raise UserValueError(f"dim {dim} must be a multiple of num_heads {num_heads}")
         self.num_heads = num_heads
         self.use_rel_pos = use_rel_pos
         self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
         self.proj = nn.Linear(dim, dim)
         if use_rel_pos:
             if input_size is None:
-                raise ValueError("use_rel_pos needs the input_size that the tables of positions are made for")
+                raise UserValueError(
+                    "use_rel_pos needs the input_size that the tables of positions are made for"
+                )
             self.rel_pos_h, self.rel_pos_w = make_rel_pos(input_size, dim // num_heads, rel_pos_zero_init)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -296,14 +299,16 @@ class SimpleFeaturePyramid(Backbone):
         super().__init__()
         shapes = net.output_shape()
         if in_feature not in shapes:
-            raise ValueError(f"in_feature {in_feature!r} is not among the backbone's outputs {list(shapes)}")
+            raise UserValueError(
+                f"in_feature {in_feature!r} is not among the backbone's outputs {list(shapes)}"
+            )
         channels = stated(shapes[in_feature].channels, f"channels of {in_feature}")
         strides = [
             int(stated(shapes[in_feature].stride, f"stride of {in_feature}") / s) for s in scale_factors
         ]
         levels = [int(math.log2(stride)) for stride in strides]
         if any(2**level != stride for level, stride in zip(levels, strides)) or sorted(levels) != levels:
-            raise ValueError(f"levels need growing strides that are powers of two, got {strides}")
+            raise UserValueError(f"levels need growing strides that are powers of two, got {strides}")
         for level, scale in zip(levels, scale_factors):
             self.add_module(f"simfp_{level}", _make_pyramid_level(channels, out_channels, scale, norm))
         self._levels = tuple(levels)
@@ -355,7 +360,7 @@ def _make_pyramid_level(channels: int, out_channels: int, scale: float, norm: No
     elif scale == 0.5:
         layers = [nn.MaxPool2d(kernel_size=2, stride=2)]
     else:
-        raise ValueError(f"scale_factors must be among 4, 2, 1 and 0.5, got {scale}")
+        raise UserValueError(f"scale_factors must be among 4, 2, 1 and 0.5, got {scale}")
     for kernel_size in (1, 3):
         layers.append(
             Conv2d(

@@ -7,6 +7,7 @@ from torch import nn
 
 from detectron2.config.config.node import CfgNode
 from detectron2.utils.registry import Registry
+from detectron2.utils.user_errors import UserValueError
 
 META_ARCH_REGISTRY = Registry("META_ARCH")
 META_ARCH_REGISTRY.__doc__ = """
@@ -37,10 +38,10 @@ def _checked_device(name: str) -> torch.device:
             if torch.version.cuda is None
             else "PyTorch finds no GPU here"
         )
-        raise ValueError(
+        raise UserValueError(
             f"MODEL.DEVICE is {name!r}, but {why}. To use the CPU set MODEL.DEVICE to cpu: add `MODEL.DEVICE "
             "cpu` to the overrides at the end of the command, or `cfg.MODEL.DEVICE = 'cpu'` in code."
         )
     if device.index is not None and device.index >= torch.cuda.device_count():
-        raise ValueError(f"MODEL.DEVICE is {name!r}, but there are only {torch.cuda.device_count()} GPUs")
+        raise UserValueError(f"MODEL.DEVICE is {name!r}, but there are only {torch.cuda.device_count()} GPUs")
     return device

@@ -20,6 +20,7 @@ from detectron2.structures.boxes import Boxes
 from detectron2.structures.image_list import ImageList
 from detectron2.structures.instances import Instances
 from detectron2.utils.events import get_event_storage
+from detectron2.utils.user_errors import UserNotImplementedError, UserValueError
 
 from ..backbone.backbone import Backbone, stated
 from ..box_regression import BoxTransform
@@ -34,7 +35,7 @@ NORMALIZER_MOMENTUM = 0.9
 def permute_to_N_HWA_K(tensor: Tensor, K: int) -> Tensor:
     """Bring predictions of a level into the order of its anchors: (N, A*K, Hi, Wi) -> (N, Ri, K)."""
     if tensor.ndim != 4 or tensor.shape[1] % K:
-        raise ValueError(f"expected (N, A * {K}, H, W) predictions, got {tuple(tensor.shape)}")
+        raise UserValueError(f"expected (N, A * {K}, H, W) predictions, got {tuple(tensor.shape)}")
     per_anchor = tensor.unflatten(1, (-1, K))  # (N, A, K, Hi, Wi)
     return per_anchor.permute(0, 3, 4, 1, 2).flatten(1, 3)
 
@@ -84,7 +85,7 @@ class DenseDetector(ImageModel):
             }
             head_in_features = sorted(strides, key=strides.__getitem__)
         if not head_in_features:
-            raise ValueError("A dense detector needs at least one feature map for its head")
+            raise UserValueError("A dense detector needs at least one feature map for its head")
         self.head_in_features = list(head_in_features)
 
     def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:
@@ -119,7 +120,7 @@ class DenseDetector(ImageModel):
     def _gt_for_training(self, batched_inputs: list[dict[str, Any]]) -> list[Instances]:
         gt_instances = self._ground_truth(batched_inputs, self.num_classes, self.num_classes_key)
         if gt_instances is None:
-            raise ValueError(
+            raise UserValueError(
                 f"{type(self).__name__} is trained on `instances` of every image; got "
                 f"{sorted(batched_inputs[0])}"
             )
@@ -136,13 +137,13 @@ class DenseDetector(ImageModel):
             predictions: what the head made of them.
             gt_instances: per image, with `gt_boxes` and `gt_classes`.
         """
-        raise NotImplementedError(f"{type(self).__name__} does not define forward_training")
+        raise UserNotImplementedError(f"{type(self).__name__} does not define forward_training")
 
     def forward_inference(
         self, images: ImageList, features: list[Tensor], predictions: Any
     ) -> list[Instances]:
         """Detect; see `forward_training` for the arguments. Results are in the frame of the network input."""
-        raise NotImplementedError(f"{type(self).__name__} does not define forward_inference")
+        raise UserNotImplementedError(f"{type(self).__name__} does not define forward_inference")
 
     def inference_single_image(
         self,
@@ -183,7 +184,7 @@ class DenseDetector(ImageModel):
     def _in_anchor_order(self, predictions: Sequence[list[Tensor]], *sizes: int) -> list[list[Tensor]]:
         """Per kind of prediction, L tensors (N, A * size, Hi, Wi) -> L tensors (N, Ri, size)."""
         if len(predictions) != len(sizes):
-            raise ValueError(
+            raise UserValueError(
                 f"{type(self).__name__} expects {len(sizes)} kinds of predictions of its head, got "
                 f"{len(predictions)}"
             )
@@ -213,7 +214,9 @@ class DenseDetector(ImageModel):
         if not batched_inputs:
             return
         if self.input_format is None:
-            raise ValueError("visualize_training needs input_format, to show images in their true colours")
+            raise UserValueError(
+                "visualize_training needs input_format, to show images in their true colours"
+            )
         shown = detector_postprocess(results[0], *batched_inputs[0]["image"].shape[-2:])
         name = "Left: GT bounding boxes;  Right: Predicted boxes"
         put_picture_of_boxes(name, batched_inputs[0], shown.pred_boxes.tensor[:20], self.input_format)

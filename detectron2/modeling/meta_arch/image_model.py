@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from detectron2.structures.image_list import ImageList
 from detectron2.structures.instances import Instances
+from detectron2.utils.user_errors import UserValueError
 
 from ..backbone.backbone import Backbone
 
@@ -30,7 +31,7 @@ class ImageModel(nn.Module):
         self.backbone = backbone
         mean, std = torch.as_tensor(pixel_mean).view(-1, 1, 1), torch.as_tensor(pixel_std).view(-1, 1, 1)
         if mean.shape != std.shape:
-            raise ValueError(
+            raise UserValueError(
                 f"MODEL.PIXEL_MEAN has {len(mean)} channels and MODEL.PIXEL_STD {len(std)}; both need as "
                 "many as images have"
             )
@@ -53,7 +54,7 @@ class ImageModel(nn.Module):
         images = [x["image"].to(self.device, non_blocking=True) for x in batched_inputs]
         for image in images:
             if image.shape[0] != len(self.pixel_mean):
-                raise ValueError(
+                raise UserValueError(
                     f"Expected (C, H, W) images with {len(self.pixel_mean)} channels as MODEL.PIXEL_MEAN; "
                     f"got an image of shape {tuple(image.shape)}. See INPUT.FORMAT."
                 )
@@ -122,7 +123,7 @@ def check_class_ids(gt_classes: Tensor, num_classes: int, key: str, file_name: s
     lowest, highest = (int(x) for x in gt_classes.aminmax())
     if lowest < 0 or highest >= num_classes:
         wrong = lowest if lowest < 0 else highest
-        raise ValueError(
+        raise UserValueError(
             f"Ground truth{_of(file_name)} has the class id {wrong}, but {key} is {num_classes}, so ids must "
             f"lie in [0, {num_classes}). Set {key} to the number of classes of the data set, or correct its "
             "annotations."
@@ -147,7 +148,7 @@ def check_sem_seg_ids(
         return
     is_wrong = ((sem_seg < 0) | (sem_seg >= num_classes)) & (sem_seg != ignore_value)
     if is_wrong.any():
-        raise ValueError(
+        raise UserValueError(
             f"The semantic ground truth{_of(file_name)} has the label {int(sem_seg[is_wrong][0])}, but "
             f"MODEL.SEM_SEG_HEAD.NUM_CLASSES is {num_classes} and its IGNORE_VALUE {ignore_value}: set "
             "NUM_CLASSES to the number of classes of the data set, or correct its label maps."

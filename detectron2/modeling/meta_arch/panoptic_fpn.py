@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from detectron2.config.config.construction import configurable
 from detectron2.config.config.node import CfgNode
 from detectron2.structures.instances import Instances
+from detectron2.utils.user_errors import UserValueError
 
 from ..panoptic_fusion import combine_semantic_and_instance_outputs as combine_semantic_and_instance_outputs
 from ..postprocessing import detector_postprocess, sem_seg_postprocess
@@ -85,7 +86,7 @@ class PanopticFPN(GeneralizedRCNN):
         gt_instances = self._checked_instances(batched_inputs)
         gt_sem_seg = self._sem_seg_targets(batched_inputs, *label_range(self.sem_seg_head))
         if gt_instances is None or gt_sem_seg is None:
-            raise ValueError(
+            raise UserValueError(
                 "PanopticFPN is trained on `instances` and `sem_seg` of every image; got "
                 f"{sorted(batched_inputs[0])}. Train on a data set registered with register_panoptic or "
                 "register_coco_panoptic_separated."

@@ -15,6 +15,7 @@ from detectron2.config.config.construction import configurable
 from detectron2.config.config.node import CfgNode
 from detectron2.structures.instances import Instances
 from detectron2.utils.events import get_event_storage
+from detectron2.utils.user_errors import UserValueError
 
 from ..backbone.backbone import Backbone
 from ..backbone.build import build_backbone
@@ -54,7 +55,7 @@ class GeneralizedRCNN(ImageModel):
         """
         super().__init__()
         if vis_period > 0 and input_format is None:
-            raise ValueError("vis_period needs input_format, to show images in their true colours")
+            raise UserValueError("vis_period needs input_format, to show images in their true colours")
         self._setup_images(backbone, pixel_mean, pixel_std)
         self.proposal_generator = proposal_generator
         self.roi_heads = roi_heads
@@ -113,7 +114,7 @@ class GeneralizedRCNN(ImageModel):
         if self.proposal_generator is not None:
             return self.proposal_generator(images, features, gt_instances)
         if "proposals" not in batched_inputs[0]:
-            raise ValueError(
+            raise UserValueError(
                 "A model without proposal generator needs `proposals` in its inputs: set "
                 "MODEL.LOAD_PROPOSALS and DATASETS.PROPOSAL_FILES_TRAIN / _TEST, or "
                 "MODEL.PROPOSAL_GENERATOR.NAME to RPN"
@@ -202,7 +203,7 @@ class ProposalNetwork(ImageModel):
         backbone = build_backbone(cfg)
         proposal_generator = build_proposal_generator(cfg, backbone.output_shape())
         if proposal_generator is None:
-            raise ValueError(
+            raise UserValueError(
                 "ProposalNetwork makes proposals: MODEL.PROPOSAL_GENERATOR.NAME cannot be "
                 "PrecomputedProposals"
             )

@@ -21,6 +21,7 @@ from detectron2.layers.shape_spec import ShapeSpec
 from detectron2.structures.boxes import Boxes, pairwise_iou
 from detectron2.structures.image_list import ImageList
 from detectron2.structures.instances import Instances
+from detectron2.utils.user_errors import UserValueError
 
 from ..anchor_generator import build_anchor_generator
 from ..backbone.backbone import Backbone, stated
@@ -242,7 +243,7 @@ class RetinaNetHead(nn.Module):
         """
         super().__init__()
         if not 0 < prior_prob < 1:
-            raise ValueError(f"prior_prob must lie in (0, 1), got {prior_prob}")
+            raise UserValueError(f"prior_prob must lie in (0, 1), got {prior_prob}")
         self._num_features = len(input_shape)
         self.cls_subnet, self.bbox_subnet = self._make_subnets(
             stated(input_shape[0].channels, "channels of the feature levels"), conv_dims, norm
@@ -258,7 +259,7 @@ class RetinaNetHead(nn.Module):
     ) -> tuple[nn.Sequential, nn.Sequential]:
         """Both stacks; positions of layers are checkpoint names."""
         if not conv_dims:
-            raise ValueError("the head needs at least one convolution: MODEL.RETINANET.NUM_CONVS")
+            raise UserValueError("the head needs at least one convolution: MODEL.RETINANET.NUM_CONVS")
         stacks: tuple[list[nn.Module], list[nn.Module]] = ([], [])
         for inputs, outputs in zip([in_channels, *conv_dims], conv_dims):
             for layers in stacks:
@@ -279,7 +280,7 @@ class RetinaNetHead(nn.Module):
         node = cfg.MODEL.RETINANET
         num_anchors = set(build_anchor_generator(cfg, input_shape).num_cell_anchors)  # type: ignore[arg-type]
         if len(num_anchors) != 1:
-            raise ValueError(
+            raise UserValueError(
                 f"A head shared by all levels needs as many anchors on each, got {sorted(num_anchors)}; see "
                 "MODEL.ANCHOR_GENERATOR.SIZES and ASPECT_RATIOS"
             )
@@ -301,7 +302,7 @@ class RetinaNetHead(nn.Module):
 
     def _check_num_levels(self, features: list[Tensor]) -> None:
         if len(features) != self._num_features:
-            raise ValueError(f"the head is made for {self._num_features} levels, got {len(features)}")
+            raise UserValueError(f"the head is made for {self._num_features} levels, got {len(features)}")
 
 
 def _norm_of_levels(norm: Norm, channels: int, num_levels: int) -> nn.Module | None:

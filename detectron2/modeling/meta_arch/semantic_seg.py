@@ -19,6 +19,7 @@ from detectron2.layers.shape_spec import ShapeSpec
 from detectron2.layers.weight_init import c2_msra_fill
 from detectron2.layers.wrappers import Conv2d
 from detectron2.utils.registry import Registry
+from detectron2.utils.user_errors import UserValueError
 
 from ..backbone.backbone import Backbone
 from ..backbone.build import build_backbone
@@ -128,7 +129,9 @@ class SemSegFPNHead(nn.Module):
         """
         super().__init__()
         if not input_shape:
-            raise ValueError("SemSegFPNHead needs at least one feature map: MODEL.SEM_SEG_HEAD.IN_FEATURES")
+            raise UserValueError(
+                "SemSegFPNHead needs at least one feature map: MODEL.SEM_SEG_HEAD.IN_FEATURES"
+            )
         shapes = sorted(input_shape.items(), key=lambda item: item[1].stride or 0)
         self.in_features = [name for name, _ in shapes]
         self.num_classes = num_classes
@@ -191,7 +194,9 @@ class SemSegFPNHead(nn.Module):
         logits = self.layers(features)
         if self.training:
             if targets is None:
-                raise ValueError("The semantic head needs `sem_seg` in training; the data loader gave none")
+                raise UserValueError(
+                    "The semantic head needs `sem_seg` in training; the data loader gave none"
+                )
             return None, self.losses(logits, targets)
         return self._to_input_size(logits), {}
 

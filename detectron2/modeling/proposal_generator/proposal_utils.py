@@ -16,6 +16,7 @@ from detectron2.layers.nms import batched_nms
 from detectron2.layers.wrappers import smaller_size
 from detectron2.structures.boxes import Boxes
 from detectron2.structures.instances import Instances
+from detectron2.utils.user_errors import UserFloatingPointError, UserValueError
 
 # (boxes (R, B), scores (R,), groups (R,), IoU threshold) -> indices to keep, best first.
 BatchedNms = Callable[[Tensor, Tensor, Tensor, float], Tensor]
@@ -81,7 +82,7 @@ def select_top_proposals(
     finite = boxes.isfinite().all(dim=-1) & scores.isfinite()  # (N, R)
     all_finite = bool(finite.all())
     if training and not all_finite:
-        raise FloatingPointError(
+        raise UserFloatingPointError(
             "The proposal generator predicts NaN or infinite boxes or scores: training has diverged. Lower "
             "SOLVER.BASE_LR, lengthen SOLVER.WARMUP_ITERS or set SOLVER.CLIP_GRADIENTS.ENABLED."
         )
@@ -126,7 +127,7 @@ def add_ground_truth_to_proposals(
         New proposals per image, ground truth last.
     """
     if len(gt) != len(proposals):
-        raise ValueError(f"Got ground truth of {len(gt)} images for proposals of {len(proposals)}")
+        raise UserValueError(f"Got ground truth of {len(gt)} images for proposals of {len(proposals)}")
     return [add_ground_truth_to_proposals_single_image(g, p) for g, p in zip(gt, proposals)]
 
 
@@ -145,7 +146,7 @@ def add_ground_truth_to_proposals_single_image(gt: Instances | Boxes, proposals:
     }
     missing = [name for name in proposals.get_fields() if name not in known]
     if missing:
-        raise ValueError(f"Proposals have the fields {missing}, which the ground truth to append lacks")
+        raise UserValueError(f"Proposals have the fields {missing}, which the ground truth to append lacks")
     as_proposals = Instances(proposals.image_size, **{name: known[name] for name in proposals.get_fields()})
     return Instances.cat([proposals, as_proposals])
 

@@ -23,6 +23,7 @@ from detectron2.structures.image_list import ImageList
 from detectron2.structures.instances import Instances
 from detectron2.utils.memory import retry_if_cuda_oom
 from detectron2.utils.registry import Registry
+from detectron2.utils.user_errors import UserValueError
 
 from ..anchor_generator import build_anchor_generator
 from ..backbone.backbone import stated
@@ -47,7 +48,7 @@ def build_rpn_head(cfg: CfgNode, input_shape: list[ShapeSpec]) -> nn.Module:
 def _only(values: Sequence[int], what: str) -> int:
     distinct = set(values)
     if len(distinct) != 1:
-        raise ValueError(
+        raise UserValueError(
             f"The RPN head is shared by all feature levels, which need equal {what}; got {list(values)}"
         )
     return distinct.pop()
@@ -71,7 +72,7 @@ class StandardRPNHead(nn.Module):
         super().__init__()
         widths = [in_channels if dim == -1 else dim for dim in conv_dims]
         if not widths or min(widths) <= 0:
-            raise ValueError(
+            raise UserValueError(
                 f"MODEL.RPN.CONV_DIMS needs one or more entries, each positive or -1; got {list(conv_dims)}"
             )
         ins = [in_channels, *widths[:-1]]
@@ -223,7 +224,7 @@ class RPN(nn.Module):
         losses: dict[str, Tensor] = {}
         if self.training:
             if gt_instances is None:
-                raise ValueError("The RPN needs gt_instances in training; the data loader gave none")
+                raise UserValueError("The RPN needs gt_instances in training; the data loader gave none")
             gt_labels, gt_boxes = self.label_and_sample_anchors(anchors, gt_instances)
             losses = self.losses(anchors, logits, gt_labels, deltas, gt_boxes)
         return self.predict_proposals(anchors, logits, deltas, images.image_sizes), losses

@@ -17,6 +17,7 @@ from detectron2.layers.shape_spec import ShapeSpec
 from detectron2.structures.boxes import Boxes
 from detectron2.structures.instances import Instances
 from detectron2.structures.rotated_boxes import RotatedBoxes, pairwise_iou
+from detectron2.utils.user_errors import UserNotImplementedError
 
 from ..box_regression import Box2BoxTransformRotated
 from .build import PROPOSAL_GENERATOR_REGISTRY
@@ -67,7 +68,7 @@ class RRPN(RPN):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if self.anchor_boundary_thresh >= 0:
-            raise NotImplementedError(
+            raise UserNotImplementedError(
                 "RRPN cannot ignore anchors by their distance from the image border; set "
                 "MODEL.RPN.BOUNDARY_THRESH to -1"
             )

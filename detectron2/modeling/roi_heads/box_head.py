@@ -16,6 +16,7 @@ from detectron2.layers.shape_spec import ShapeSpec
 from detectron2.layers.weight_init import c2_msra_fill, c2_xavier_fill
 from detectron2.layers.wrappers import Conv2d
 from detectron2.utils.registry import Registry
+from detectron2.utils.user_errors import UserValueError
 
 from ..backbone.backbone import stated
 
@@ -42,7 +43,7 @@ class FastRCNNConvFCHead(nn.Sequential):
         """
         super().__init__()
         if not conv_dims and not fc_dims:
-            raise ValueError(
+            raise UserValueError(
                 "FastRCNNConvFCHead without layers: set MODEL.ROI_BOX_HEAD.NUM_CONV or NUM_FC above 0"
             )
         channels = stated(input_shape.channels, "input channels of the box head")

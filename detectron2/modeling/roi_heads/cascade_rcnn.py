@@ -17,6 +17,7 @@ from detectron2.structures.boxes import Boxes, pairwise_iou
 from detectron2.structures.image_list import ImageList
 from detectron2.structures.instances import Instances
 from detectron2.utils.events import get_event_storage, has_event_storage
+from detectron2.utils.user_errors import UserValueError
 
 from ..box_regression import Box2BoxTransform
 from ..matcher import Matcher
@@ -54,11 +55,11 @@ class CascadeROIHeads(StandardROIHeads):
             kwargs: of `StandardROIHeads`.
         """
         if "proposal_matcher" in kwargs:
-            raise ValueError(
+            raise UserValueError(
                 "CascadeROIHeads has proposal_matchers, one per stage, instead of a proposal_matcher"
             )
         if not len(box_heads) == len(box_predictors) == len(proposal_matchers) > 0:
-            raise ValueError(
+            raise UserValueError(
                 "Every stage needs a head, a predictor and a matcher; got "
                 f"{len(box_heads)}, {len(box_predictors)} and {len(proposal_matchers)}"
             )
@@ -83,11 +84,11 @@ class CascadeROIHeads(StandardROIHeads):
     def _init_box_head(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
         node = cfg.MODEL.ROI_BOX_CASCADE_HEAD
         if len(node.BBOX_REG_WEIGHTS) != len(node.IOUS):
-            raise ValueError("MODEL.ROI_BOX_CASCADE_HEAD needs as many BBOX_REG_WEIGHTS as IOUS")
+            raise UserValueError("MODEL.ROI_BOX_CASCADE_HEAD needs as many BBOX_REG_WEIGHTS as IOUS")
         if not cfg.MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG:
-            raise ValueError("CascadeROIHeads needs MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG: True")
+            raise UserValueError("CascadeROIHeads needs MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG: True")
         if node.IOUS[0] != cfg.MODEL.ROI_HEADS.IOU_THRESHOLDS[0]:
-            raise ValueError(
+            raise UserValueError(
                 f"The first MODEL.ROI_BOX_CASCADE_HEAD.IOUS, {node.IOUS[0]}, must be "
                 f"MODEL.ROI_HEADS.IOU_THRESHOLDS[0], {cfg.MODEL.ROI_HEADS.IOU_THRESHOLDS[0]}"
             )
@@ -119,7 +120,7 @@ class CascadeROIHeads(StandardROIHeads):
             detections = self._forward_box(features, proposals)
             return self.forward_with_given_boxes(features, detections), {}
         if targets is None:
-            raise ValueError("ROI heads need targets in training; the data loader gave none")
+            raise UserValueError("ROI heads need targets in training; the data loader gave none")
         proposals = self.label_and_sample_proposals(proposals, targets)
         losses: dict[str, Tensor] = self._forward_box(features, proposals, targets)
         losses.update(self._forward_mask(features, proposals))

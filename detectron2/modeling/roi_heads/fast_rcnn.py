@@ -21,6 +21,7 @@ from detectron2.layers.nms import batched_nms
 from detectron2.layers.shape_spec import ShapeSpec
 from detectron2.structures.boxes import Boxes
 from detectron2.structures.instances import Instances
+from detectron2.utils.user_errors import UserValueError
 
 from ..backbone.backbone import stated
 from ..box_regression import Box2BoxTransform, BoxTransform, _dense_box_regression_loss
@@ -169,16 +170,16 @@ class FastRCNNOutputLayers(nn.Module):
 
     def _setup_fed_loss(self, get_weights: Callable[[], Tensor] | None) -> None:
         if not self.use_sigmoid_ce:
-            raise ValueError(
+            raise UserValueError(
                 "The federated loss needs one decision per class: set MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE"
             )
         if get_weights is None:
-            raise ValueError(
+            raise UserValueError(
                 "use_fed_loss needs get_fed_loss_cls_weights, a function that returns (K,) weights"
             )
         weights = get_weights()
         if len(weights) != self.num_classes:
-            raise ValueError(
+            raise UserValueError(
                 f"The federated loss got weights of {len(weights)} classes, NUM_CLASSES is {self.num_classes}"
             )
         self.register_buffer("fed_loss_cls_weights", weights, persistent=False)

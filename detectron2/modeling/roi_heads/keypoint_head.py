@@ -22,6 +22,7 @@ from detectron2.structures.instances import Instances
 from detectron2.structures.keypoints import heatmaps_to_keypoints
 from detectron2.utils.events import get_event_storage, has_event_storage
 from detectron2.utils.registry import Registry
+from detectron2.utils.user_errors import UserNotImplementedError, UserValueError
 
 from ..backbone.backbone import stated
 
@@ -110,7 +111,7 @@ class BaseKeypointRCNNHead(nn.Module):
         """
         super().__init__()
         if isinstance(loss_normalizer, str) and loss_normalizer != "visible":
-            raise ValueError(f"loss_normalizer must be 'visible' or a number, got {loss_normalizer!r}")
+            raise UserValueError(f"loss_normalizer must be 'visible' or a number, got {loss_normalizer!r}")
         self.num_keypoints = num_keypoints
         self.loss_weight = loss_weight
         self.loss_normalizer = loss_normalizer
@@ -146,7 +147,7 @@ class BaseKeypointRCNNHead(nn.Module):
 
     def layers(self, x: Tensor) -> Tensor:
         """(R, C, H, W) pooled features -> (R, K, S, S) logits."""
-        raise NotImplementedError(f"{type(self).__name__} does not say how it predicts keypoints")
+        raise UserNotImplementedError(f"{type(self).__name__} does not say how it predicts keypoints")
 
 
 @ROI_KEYPOINT_HEAD_REGISTRY.register()

@@ -22,6 +22,7 @@ from detectron2.layers.wrappers import Conv2d
 from detectron2.structures.instances import Instances
 from detectron2.utils.events import get_event_storage, has_event_storage
 from detectron2.utils.registry import Registry
+from detectron2.utils.user_errors import UserNotImplementedError, UserValueError
 
 from ..backbone.backbone import stated
 from ..metrics import put_metrics
@@ -139,7 +140,7 @@ class BaseMaskRCNNHead(nn.Module):
 
     def layers(self, x: Tensor) -> Tensor:
         """(R, C, H, W) pooled features -> (R, K, M, M) logits."""
-        raise NotImplementedError(f"{type(self).__name__} does not say how it predicts masks")
+        raise UserNotImplementedError(f"{type(self).__name__} does not say how it predicts masks")
 
 
 @ROI_MASK_HEAD_REGISTRY.register()
@@ -166,7 +167,7 @@ class MaskRCNNConvUpsampleHead(BaseMaskRCNNHead, nn.Sequential):  # type: ignore
         """
         super().__init__(**kwargs)
         if not conv_dims:
-            raise ValueError("conv_dims needs an entry for the deconvolution")
+            raise UserValueError("conv_dims needs an entry for the deconvolution")
         channels = stated(input_shape.channels, "input channels of the mask head")
         for i, dim in enumerate(conv_dims[:-1], start=1):
             norm = get_norm(conv_norm, dim)

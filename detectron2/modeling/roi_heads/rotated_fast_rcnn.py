@@ -19,6 +19,7 @@ from detectron2.structures.boxes import Boxes
 from detectron2.structures.instances import Instances
 from detectron2.structures.rotated_boxes import RotatedBoxes
 from detectron2.structures.rotated_boxes import pairwise_iou as pairwise_iou_rotated
+from detectron2.utils.user_errors import UserValueError
 
 from ..box_regression import Box2BoxTransformRotated
 from .box_head import build_box_head
@@ -99,18 +100,18 @@ class RROIHeads(StandardROIHeads):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if self.mask_on or self.keypoint_on:
-            raise ValueError(
+            raise UserValueError(
                 "RROIHeads has no mask and no keypoint head: set MODEL.MASK_ON and KEYPOINT_ON to False"
             )
         if self.train_on_pred_boxes:
-            raise ValueError(
+            raise UserValueError(
                 "RROIHeads cannot train on predicted boxes: MODEL.ROI_BOX_HEAD.TRAIN_ON_PRED_BOXES"
             )
 
     @classmethod
     def _init_box_head(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
         if cfg.MODEL.ROI_BOX_HEAD.POOLER_TYPE != "ROIAlignRotated":
-            raise ValueError(
+            raise UserValueError(
                 "RROIHeads needs MODEL.ROI_BOX_HEAD.POOLER_TYPE: ROIAlignRotated, "
                 f"got {cfg.MODEL.ROI_BOX_HEAD.POOLER_TYPE}"
             )

@@ -16,6 +16,7 @@ from detectron2.data.detection_utils.panoptic_png import read_segment_masks
 from detectron2.structures.boxes import BoxMode
 from detectron2.structures.masks import polygon_area
 from detectron2.utils.file_io import PathManager, atomic_write
+from detectron2.utils.user_errors import UserTypeError
 
 logger = logging.getLogger(__name__)
 
@@ -114,7 +115,7 @@ def _convert_mask(segmentation: Any) -> tuple[Any, float]:
     if isinstance(segmentation, np.ndarray):
         segmentation = rle.encode(np.asfortranarray(segmentation.astype(np.uint8)))
     if not isinstance(segmentation, dict):
-        raise TypeError(
+        raise UserTypeError(
             f"A segmentation must be polygons, RLE or an (H, W) array, got {type(segmentation).__name__}."
         )
     compressed = compress_rle(segmentation)

@@ -19,6 +19,7 @@ from detectron2.data.build.dataset_dicts import get_detection_dataset_dicts
 from detectron2.data.catalog import DatasetCatalog, MetadataCatalog
 from detectron2.structures.boxes import BoxMode
 from detectron2.utils.file_io import PathManager
+from detectron2.utils.user_errors import UserFileNotFoundError, UserKeyError, UserTypeError, UserValueError
 
 from ..files import Path, read_json
 
@@ -54,7 +55,7 @@ def load_coco_json(
     """
     content = read_json(json_file, dataset_name)
     if not isinstance(content, dict) or "images" not in content:
-        raise ValueError(
+        raise UserValueError(
             f"{os.fspath(json_file)!r} is not in COCO's format: expected an object with 'images', "
             "'annotations' and "
             f"'categories', got {sorted(content) if isinstance(content, dict) else type(content).__name__}."
@@ -86,7 +87,7 @@ def _number_categories(content: dict[str, Any], dataset_name: str) -> dict[int, 
     ids = [category["id"] for category in categories]
     if len(set(ids)) < len(ids):
         repeated = sorted(id for id, count in Counter(ids).items() if count > 1)
-        raise ValueError(f"Data set {dataset_name!r} lists the category ids {repeated} more than once.")
+        raise UserValueError(f"Data set {dataset_name!r} lists the category ids {repeated} more than once.")
     contiguous_id = {id: i for i, id in enumerate(ids)}
     if ids != [*range(1, len(ids) + 1)] and "coco" not in dataset_name:
         logger.warning(
@@ -106,7 +107,7 @@ def group_by_image(content: dict[str, Any], json_file: str) -> dict[int, list[di
     if "minival" not in json_file:
         repeated = [id for id, n in Counter(a["id"] for a in annotations if "id" in a).items() if n > 1]
         if repeated:
-            raise ValueError(
+            raise UserValueError(
                 f"{len(repeated)} annotation ids of {json_file!r} occur more than once, {repeated[0]} among "
                 "them. "
                 "The evaluation would mix them up: give every annotation its own id."
@@ -140,13 +141,15 @@ class AnnotationReader:
     def read(self, source: dict[str, Any]) -> dict[str, Any] | None:
         """Our annotation, or None when its only polygons are too short."""
         if source.get("ignore", 0):
-            raise ValueError(
+            raise UserValueError(
                 f"{self._locate(source)} has 'ignore' set, which is not supported. Use 'iscrowd', or remove "
                 "it."
             )
         annotation = {key: source[key] for key in self.kept_keys if key in source}
         if len(annotation.get("bbox", "?")) == 0:
-            raise ValueError(f"{self._locate(source)} has an empty 'bbox'. It must be [x, y, width, height].")
+            raise UserValueError(
+                f"{self._locate(source)} has an empty 'bbox'. It must be [x, y, width, height]."
+            )
         if source.get("segmentation"):
             segmentation = self._read_segmentation(source)
             if not segmentation:
@@ -183,7 +186,7 @@ class AnnotationReader:
         assert self.contiguous_id is not None
         id = source["category_id"]
         if id not in self.contiguous_id:
-            raise KeyError(
+            raise UserKeyError(
                 f"{self._locate(source)} has category_id {id}, which is not among the categories of the "
                 "file: "
                 f"{sorted(self.contiguous_id)}."
@@ -222,7 +225,7 @@ def load_sem_seg(
     maps, images = _list_stems(gt_root, gt_ext), _list_stems(image_root, image_ext)
     if not maps or not images:
         folder, ext = (gt_root, gt_ext) if not maps else (image_root, image_ext)
-        raise FileNotFoundError(f"There is no .{ext} file in {os.fspath(folder)!r}.")
+        raise UserFileNotFoundError(f"There is no .{ext} file in {os.fspath(folder)!r}.")
     common = sorted(maps.keys() & images.keys())
     if len(common) < max(len(maps), len(images)):
         logger.warning(
@@ -237,7 +240,7 @@ def _list_stems(folder: Path, ext: str) -> dict[str, str]:
     """Path without suffix -> path, for the files of a folder that have the suffix."""
     root = os.fspath(folder)
     if not PathManager.isdir(root):
-        raise FileNotFoundError(f"Folder {root!r} does not exist.")
+        raise UserFileNotFoundError(f"Folder {root!r} does not exist.")
     names = [name for name in PathManager.ls(root) if name.endswith("." + ext)]
     return {name[: -len(ext) - 1]: os.path.join(root, name) for name in names}
 
@@ -252,10 +255,10 @@ def register_coco_instances(name: str, metadata: dict[str, Any], json_file: Path
         image_root: folder of its images.
     """
     if not isinstance(name, str):
-        raise TypeError(f"The name of a data set must be a string, got {type(name).__name__}.")
+        raise UserTypeError(f"The name of a data set must be a string, got {type(name).__name__}.")
     for path in (json_file, image_root):
         if not isinstance(path, (str, os.PathLike)):
-            raise TypeError(
+            raise UserTypeError(
                 f"json_file and image_root of data set {name!r} must be paths, got {type(path).__name__}."
             )
     DatasetCatalog.register(name, partial(load_coco_json, json_file, image_root, name))

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
+from detectron2.utils.user_errors import UserValueError
+
 from .files import SplitFiles, SplitRecipe, is_complete, write_split
 from .scene import STUFF_NAMES, THING_NAMES, Scene, SceneStyle, compose_scene
 from .single import LabelledShape, compose_single
@@ -80,7 +82,7 @@ def render_scene(
         ValueError: for an image too small to hold a thing on its ground.
     """
     if min(image_size) < _MIN_SIDE:
-        raise ValueError(f"image_size must be at least {_MIN_SIDE} pixels a side, got {image_size}")
+        raise UserValueError(f"image_size must be at least {_MIN_SIDE} pixels a side, got {image_size}")
     rng = np.random.Generator(np.random.PCG64([seed, index]))
     return compose_scene(rng, image_size, style or SceneStyle())
 
@@ -94,7 +96,7 @@ def render_single(seed: int, index: int, side: int = 96) -> LabelledShape:
         side: height and width in pixels.
     """
     if side < _MIN_SIDE:
-        raise ValueError(f"side must be at least {_MIN_SIDE} pixels, got {side}")
+        raise UserValueError(f"side must be at least {_MIN_SIDE} pixels, got {side}")
     return compose_single(np.random.Generator(np.random.PCG64([seed, index])), side)
 
 
@@ -106,7 +108,7 @@ def shapes_files(split: str, root: str | os.PathLike[str]) -> SplitFiles:
         root: the folder of all data sets, as in `DETECTRON2_DATASETS`.
     """
     if split not in SPLITS:
-        raise ValueError(f"split must be one of {list(SPLITS)}, got {split!r}")
+        raise UserValueError(f"split must be one of {list(SPLITS)}, got {split!r}")
     return SplitFiles(Path(root) / "shapes", split)
 
 
@@ -131,7 +133,7 @@ def write_shapes(
         How many scenes were drawn: 0 when everything was there.
     """
     if num_images < 1:
-        raise ValueError(f"num_images must be at least 1, got {num_images}")
+        raise UserValueError(f"num_images must be at least 1, got {num_images}")
     files, recipe = shapes_files(split, root), _recipe(split, image_size)
     if is_complete(files, recipe, num_images):
         return 0

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from fvcore.transforms.transform import BlendTransform, Transform
 
+from detectron2.utils.user_errors import UserValueError
+
 from ..augmentation import Augmentation
 
 
@@ -53,7 +55,7 @@ class RandomSaturation(_RandomIntensity):
 
     def _reference(self, image: np.ndarray) -> Any:
         if image.shape[-1] != 3:
-            raise ValueError(f"RandomSaturation works on RGB images, got shape {image.shape}.")
+            raise UserValueError(f"RandomSaturation works on RGB images, got shape {image.shape}.")
         return image.dot([0.299, 0.587, 0.114])[:, :, None]
 
 
@@ -75,7 +77,7 @@ class RandomLighting(Augmentation):
 
     def get_transform(self, image: np.ndarray) -> Transform:
         if image.shape[-1] != 3:
-            raise ValueError(f"RandomLighting works on RGB images, got shape {image.shape}.")
+            raise UserValueError(f"RandomLighting works on RGB images, got shape {image.shape}.")
         weights = np.random.normal(scale=self.scale, size=3)
         shift = self.eigen_vecs.dot(weights * self.eigen_vals)
         return BlendTransform(src_image=shift, src_weight=1.0, dst_weight=1.0)

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 from fvcore.transforms.transform import NoOpTransform, PadTransform, Transform, TransformList
 
+from detectron2.utils.user_errors import UserValueError
+
 from ..augmentation import Augmentation
 from ..transform import CropTransform
 
@@ -83,9 +85,11 @@ class RandomCrop(Augmentation):
         super().__init__()
         known = ("relative_range", "relative", "absolute", "absolute_range")
         if crop_type not in known:
-            raise ValueError(f"crop_type must be one of {', '.join(known)}, got {crop_type!r}.")
+            raise UserValueError(f"crop_type must be one of {', '.join(known)}, got {crop_type!r}.")
         if crop_type == "absolute_range" and crop_size[0] > crop_size[1]:
-            raise ValueError(f"crop_size must be (min, max) for 'absolute_range', got {tuple(crop_size)}.")
+            raise UserValueError(
+                f"crop_size must be (min, max) for 'absolute_range', got {tuple(crop_size)}."
+            )
         self._init(locals())
 
     def get_transform(self, image: np.ndarray) -> Transform:

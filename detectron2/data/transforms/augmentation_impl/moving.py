@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from fvcore.transforms.transform import HFlipTransform, NoOpTransform, Transform, VFlipTransform
 
+from detectron2.utils.user_errors import UserValueError
+
 from ..augmentation import Augmentation, transform_to_aug
 from ..transform import ExtentTransform, RotationTransform
 from .resizing import check_sample_style
@@ -28,7 +30,7 @@ class RandomApply(Augmentation):
         """
         super().__init__()
         if not 0 <= prob <= 1:
-            raise ValueError(f"prob must lie in [0, 1], got {prob}.")
+            raise UserValueError(f"prob must lie in [0, 1], got {prob}.")
         self.aug = transform_to_aug(tfm_or_aug)
         self.prob = prob
 
@@ -53,7 +55,7 @@ class RandomFlip(Augmentation):
         """
         super().__init__()
         if horizontal == vertical:
-            raise ValueError(
+            raise UserValueError(
                 "RandomFlip does one flip: set either horizontal or vertical. Use two RandomFlip for both."
             )
         self._init(locals())

@@ -13,6 +13,8 @@ import numpy as np
 from fvcore.transforms.transform import NoOpTransform, Transform
 from PIL import Image
 
+from detectron2.utils.user_errors import UserValueError
+
 from ..augmentation import Augmentation
 from ..transform import ResizeTransform
 
@@ -20,7 +22,7 @@ from ..transform import ResizeTransform
 def check_sample_style(style: str) -> None:
     """Raise for what is neither "range" nor "choice"."""
     if style not in ("range", "choice"):
-        raise ValueError(f"sample_style must be 'range' or 'choice', got {style!r}.")
+        raise UserValueError(f"sample_style must be 'range' or 'choice', got {style!r}.")
 
 
 def _resize(image: np.ndarray, size: tuple[int, int], interp: int) -> ResizeTransform:
@@ -69,7 +71,7 @@ class ResizeShortestEdge(Augmentation):
         if isinstance(short_edge_length, int):
             short_edge_length = (short_edge_length, short_edge_length)
         if self.is_range and len(short_edge_length) != 2:
-            raise ValueError(
+            raise UserValueError(
                 f"short_edge_length must be (min, max) with sample_style='range', got {short_edge_length}. "
                 "Use sample_style='choice' for a list of lengths."
             )

@@ -22,6 +22,7 @@ from detectron2.structures.boxes import Boxes, pairwise_iou
 from detectron2.structures.image_list import ImageList
 from detectron2.structures.instances import Instances
 from detectron2.utils.registry import Registry
+from detectron2.utils.user_errors import UserNotImplementedError
 
 ROI_HEADS_REGISTRY = Registry("ROI_HEADS")
 ROI_HEADS_REGISTRY.__doc__ = """
@@ -161,4 +162,4 @@ class ROIHeads(nn.Module):
             In testing, detections per image and an empty dict; in training, the proposals drawn and the
             losses.
         """
-        raise NotImplementedError(f"{type(self).__name__} does not say what it does with proposals")
+        raise UserNotImplementedError(f"{type(self).__name__} does not say what it does with proposals")

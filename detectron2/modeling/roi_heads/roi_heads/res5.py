@@ -19,6 +19,7 @@ from detectron2.modeling.poolers import ROIPooler
 from detectron2.structures.boxes import Boxes
 from detectron2.structures.image_list import ImageList
 from detectron2.structures.instances import Instances
+from detectron2.utils.user_errors import UserValueError
 
 from ..fast_rcnn import FastRCNNOutputLayers
 from ..mask_head import build_mask_head
@@ -62,12 +63,12 @@ class Res5ROIHeads(ROIHeads):
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
         if cfg.MODEL.KEYPOINT_ON:
-            raise ValueError(
+            raise UserValueError(
                 "Res5ROIHeads has no keypoint head: use StandardROIHeads, or MODEL.KEYPOINT_ON: False"
             )
         in_features, node = cfg.MODEL.ROI_HEADS.IN_FEATURES, cfg.MODEL.ROI_BOX_HEAD
         if len(in_features) != 1:
-            raise ValueError(
+            raise UserValueError(
                 f"Res5ROIHeads pools from one feature map, MODEL.ROI_HEADS.IN_FEATURES is {in_features}"
             )
         pooler = ROIPooler(
@@ -96,7 +97,7 @@ class Res5ROIHeads(ROIHeads):
     def _build_res5_block(cls, cfg: CfgNode) -> tuple[nn.Sequential, int]:
         """The stage and its output channels."""
         if cfg.MODEL.RESNETS.DEFORM_ON_PER_STAGE[-1]:
-            raise ValueError(
+            raise UserValueError(
                 "Res5ROIHeads has no deformable stage: set the last MODEL.RESNETS.DEFORM_ON_PER_STAGE "
                 "to False"
             )
@@ -117,7 +118,7 @@ class Res5ROIHeads(ROIHeads):
         """See `ROIHeads.forward`."""
         if self.training:
             if targets is None:
-                raise ValueError("ROI heads need targets in training; the data loader gave none")
+                raise UserValueError("ROI heads need targets in training; the data loader gave none")
             proposals = self.label_and_sample_proposals(proposals, targets)
         region_features = self._shared_roi_transform(features, [p.proposal_boxes for p in proposals])
         predictions = self.box_predictor(region_features.mean(dim=(2, 3)))

@@ -19,6 +19,7 @@ from detectron2.modeling.poolers import ROIPooler
 from detectron2.structures.boxes import Boxes
 from detectron2.structures.image_list import ImageList
 from detectron2.structures.instances import Instances
+from detectron2.utils.user_errors import UserValueError
 
 from ..box_head import build_box_head
 from ..fast_rcnn import FastRCNNOutputLayers
@@ -143,7 +144,7 @@ class StandardROIHeads(ROIHeads):
             detections = self._forward_box(features, proposals)
             return self.forward_with_given_boxes(features, detections), {}
         if targets is None:
-            raise ValueError("ROI heads need targets in training; the data loader gave none")
+            raise UserValueError("ROI heads need targets in training; the data loader gave none")
         proposals = self.label_and_sample_proposals(proposals, targets)
         losses: dict[str, Tensor] = self._forward_box(features, proposals)
         losses.update(self._forward_mask(features, proposals))
@@ -225,7 +226,7 @@ def _build_pooler(
     shapes = [input_shape[name] for name in cfg.MODEL.ROI_HEADS.IN_FEATURES]
     channels = {stated(shape.channels, "channels") for shape in shapes}
     if len(channels) != 1:
-        raise ValueError(
+        raise UserValueError(
             f"Feature maps of MODEL.ROI_HEADS.IN_FEATURES need equal channels, got {sorted(channels)}"
         )
     resolution = node.POOLER_RESOLUTION
