@@ -209,9 +209,14 @@ def test_no_facade_is_imported_inside_the_package() -> None:
 
 
 def test_only_its_package_knows_res2net() -> None:
-    target = f"{PACKAGE}.modeling.backbone.res2net"
-    others = [item for item in imports() if item.module != f"{PACKAGE}.modeling.backbone"]
-    assert not [str(item) for item in others if item.target == target]
+    folder = f"{PACKAGE}.modeling.backbone.res2net"
+    knowing = {module for module, path in modules().items() if "res2net" in path.read_text("utf-8").lower()}
+    assert f"{PACKAGE}.modeling.backbone" in knowing
+    others = {module for module in knowing if module != folder and not module.startswith(f"{folder}.")}
+    assert others == {f"{PACKAGE}.modeling.backbone"}
+    facade = syntax_tree(f"{PACKAGE}.modeling.backbone")
+    used = {ast.unparse(node) for node in facade.body if "res2net" in ast.unparse(node).lower()}
+    assert used and all(line.startswith("from .res2net import ") for line in used)
 
 
 def test_there_is_no_star_import_and_no_globals_call() -> None:

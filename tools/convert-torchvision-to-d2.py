@@ -1,24 +1,29 @@
 #!/usr/bin/env python
 """Convert an ImageNet backbone to this package's names, and print the config that goes with it.
 
-    tools/convert-torchvision-to-d2.py res2net101_v1b_26w_4s.pth r2_101.pkl
+    tools/convert-torchvision-to-d2.py resnet101.pth r_101.pkl
 
-Known are torchvision's ResNet, ResNeXt and Wide-ResNet, the official Res2Net files (v1 and v1b), timm's and
-mmdetection's, as `.pth`, `.pt` or `.safetensors`; depth, width, groups, scale and variant are read off
-the weights. The suffix of the output decides its format: `.pkl`, `.pth` or `.safetensors`.
+Input is `.pth`, `.pt` or `.safetensors`; the architecture is read off the weights. The suffix of the output
+decides its format: `.pkl`, `.pth` or `.safetensors`. A plug-in of your own that registers a WeightTranslator is
+known with `--import my_plugin`.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import sys
 
+import detectron2.modeling.backbone  # noqa: F401  # registers what the backbones know about their weights
 from detectron2.checkpoint.convert_file import convert_file, describe_conversion
+from detectron2.checkpoint.weight_translation import known_sources
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__,
+        epilog=f"Backbones that are known: {known_sources()}.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("input", help="weights of a backbone as another package names them")
     parser.add_argument("output", help="where to write; ends in .pkl, .pth or .safetensors")
@@ -27,7 +32,17 @@ def main() -> int:
         action="store_true",
         help="the weights came out of Caffe (MSRA): stride in the 1x1 convolutions, BGR, unscaled pixels",
     )
+    parser.add_argument(
+        "--import",
+        dest="plugins",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="import this module first; may be given several times",
+    )
     args = parser.parse_args()
+    for module in args.plugins:
+        importlib.import_module(module)
     try:
         converted = convert_file(args.input, args.output)
     except (OSError, ValueError) as error:

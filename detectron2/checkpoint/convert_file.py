@@ -16,9 +16,8 @@ from torch import Tensor
 from detectron2.utils.file_io import atomic_write
 from detectron2.utils.user_errors import UserFileNotFoundError, UserValueError
 
-from .backbone_conversion import ConvertedBackbone, convert_backbone
-from .backbone_layout import BackboneLayout
 from .reading import read_checkpoint_file
+from .weight_translation import BackboneLayout, ConvertedBackbone, convert_backbone
 
 __all__ = ["convert_file", "describe_conversion", "suggest_config"]
 
@@ -87,14 +86,14 @@ def suggest_config(layout: BackboneLayout, weights: str, *, is_caffe: bool = Fal
 
     Args:
         weights: path of the converted file.
-        is_caffe: the weights came out of Caffe (MSRA): strides in the 1x1 convolutions, BGR, unscaled values.
+        is_caffe: the weights came out of Caffe (MSRA): BGR, unscaled values, and what else the architecture
+            has of its own there.
     """
-    family = "res2net" if layout.is_res2net else "resnet"
     values: dict[str, Any] = {
         "MODEL.WEIGHTS": weights,
-        "MODEL.BACKBONE.NAME": f"build_{family}_fpn_backbone",
+        "MODEL.BACKBONE.NAME": layout.pyramid_builder,
         **layout.config_values(),
-        "MODEL.RESNETS.STRIDE_IN_1X1": is_caffe,
+        **layout.flavour_values(is_caffe=is_caffe),
         **(_CAFFE_INPUT if is_caffe else _TORCH_INPUT),
     }
     tree: dict[str, Any] = {}
@@ -118,8 +117,8 @@ def describe_conversion(converted: ConvertedBackbone[Tensor], target: str, *, is
         "Caffe's flavour, as asked for"
         if is_caffe
         else (
-            "Names do not tell the flavour: these lines are for weights trained on RGB, with strides in the\n"
-            "# 3x3 convolutions (torchvision, timm, Res2Net's authors). For those out of Caffe: --bgr-caffe."
+            "Names do not tell the flavour: these lines are for weights trained with torch, on RGB images.\n"
+            "# For those out of Caffe (stride in the first 1x1 convolution of a block, BGR): --bgr-caffe."
         )
     )
     return (

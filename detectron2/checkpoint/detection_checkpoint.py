@@ -18,13 +18,12 @@ from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager, atomic_write
 from detectron2.utils.user_errors import UserFileNotFoundError, UserValueError
 
-from .backbone_conversion import convert_backbone, is_foreign_backbone
-from .backbone_layout import explain_conflicts, infer_layout
 from .c2_model_loading import convert_c2_detectron_names, match_by_suffix
 from .load_report import describe_load
 from .notes import NOTES_KEY, versions
 from .reading import CheckpointFileError, read_checkpoint_file
 from .vetting import refuse_unusable, restored_on_error
+from .weight_translation import explain_conflicts, find_translator, read_layout
 
 __all__ = ["DetectionCheckpointer"]
 
@@ -50,10 +49,10 @@ class IncompatibleKeys(NamedTuple):
 class DetectionCheckpointer(Checkpointer):
     """Save and load a model and everything that belongs to its training.
 
-    Loads its own files, the model zoo's and Detectron's `.pkl`, `.safetensors`, and ImageNet backbones as
-    torchvision, timm, mmdetection and Res2Net's authors publish them. Reading a file never runs code from
-    it. Files appear under their name only when they are complete, and a load that fails leaves the model as
-    it was.
+    Loads its own files, the model zoo's and Detectron's `.pkl`, `.safetensors`, and ImageNet backbones under
+    the names of other packages, as far as the backbone has registered a `WeightTranslator` for them. Reading
+    a file never runs code from it. Files appear under their name only when they are complete, and a load
+    that fails leaves the model as it was.
 
     Attributes:
         notes: plain data about the run that `save` puts into every file, under a key of its own that other
@@ -300,8 +299,8 @@ def _find_places(
     has_own_names = any(name in model_state for name in weights)
     if match_endings and str(notes.get("__author__")) == "Caffe2":
         weights = OrderedDict(convert_c2_detectron_names(weights)[0])
-    elif not has_own_names and is_foreign_backbone(weights):
-        converted = convert_backbone(weights)
+    elif not has_own_names and (translator := find_translator(weights)) is not None:
+        converted = translator.translate(weights)
         logger.info("These are the weights of a %s, under another package's names", converted.layout.title)
         weights = OrderedDict(converted.weights)
         skipped = [name for name in converted.dropped if not _is_obsolete(name)]
@@ -314,11 +313,8 @@ def _find_places(
 
 
 def _refuse_other_architecture(weights: Mapping[str, Tensor], model_state: Mapping[str, Tensor]) -> None:
-    """Raise where both have a residual backbone and it is not the same one."""
-    in_file, in_model = (
-        infer_layout({name: tuple(tensor.shape) for name, tensor in state.items()})
-        for state in (weights, model_state)
-    )
+    """Raise where both have a backbone that is known and it is not the same one."""
+    in_file, in_model = read_layout(weights), read_layout(model_state)
     conflict = explain_conflicts(in_file, in_model) if in_file and in_model else None
     if conflict:
         raise UserValueError(conflict)

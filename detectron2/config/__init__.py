@@ -7,8 +7,11 @@ from .compat import upgrade_config as upgrade_config
 from .config.construction import configurable as configurable
 from .config.default_config import get_cfg as get_cfg
 from .config.default_config import global_cfg as global_cfg
+from .config.default_config import register_config_keys as register_config_keys
 from .config.default_config import set_global_cfg as set_global_cfg
 from .config.node import CfgNode as CfgNode
+from .foreign_keys import ForeignKey as ForeignKey
+from .foreign_keys import register_foreign_key as register_foreign_key
 from .instantiate import instantiate as instantiate
 
 if TYPE_CHECKING:
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CfgNode",
+    "ForeignKey",
     "LazyCall",
     "LazyConfig",
     "configurable",
@@ -24,6 +28,8 @@ __all__ = [
     "get_cfg",
     "global_cfg",
     "instantiate",
+    "register_config_keys",
+    "register_foreign_key",
     "set_global_cfg",
     "upgrade_config",
 ]

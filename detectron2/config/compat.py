@@ -1,4 +1,4 @@
-"""Configs written for other versions, and for the public Res2Net fork, read as if they were current.
+"""Configs written for other versions, read as if they were current.
 
 Everything here works on any nested dictionary, a `CfgNode` or what a YAML file holds.
 """
@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 
 from detectron2.utils.user_errors import UserValueError
 
+from .key_paths import ABSENT, copy_flags, get_key, move_key, pop_key, set_key
+
 logger = logging.getLogger(__name__)
 
 __all__ = ["downgrade_config", "upgrade_config"]
@@ -18,8 +20,6 @@ __all__ = ["downgrade_config", "upgrade_config"]
 LATEST_VERSION = 2
 
 _Cfg = TypeVar("_Cfg", bound=MutableMapping[str, Any])
-
-_ABSENT = object()
 
 
 def upgrade_config(cfg: _Cfg, to_version: int | None = None) -> _Cfg:
@@ -66,55 +66,19 @@ def guess_version(cfg: MutableMapping[str, Any], filename: str) -> int:
         cfg: what the file holds.
         filename: for the log.
     """
-    if any(_get(cfg, key) is not _ABSENT for key in ("MODEL.WEIGHT", "TEST.AUG_ON")):
+    if any(get_key(cfg, key) is not ABSENT for key in ("MODEL.WEIGHT", "TEST.AUG_ON")):
         logger.warning("%s has no VERSION; its keys are those of version 1, so it is read as such", filename)
         return 1
     return LATEST_VERSION
 
 
 def _copy(cfg: _Cfg) -> _Cfg:
-    """Copy the nodes of a tree; leaves are shared."""
-    clone: Any = type(cfg)()
+    """Copy the nodes of a tree with their flags; leaves are shared."""
+    clone = type(cfg)()
     for key, value in cfg.items():
         clone[key] = _copy(value) if isinstance(value, MutableMapping) else value
+    copy_flags(cfg, clone)
     return clone
-
-
-def _get(cfg: MutableMapping[str, Any], full_key: str) -> Any:
-    node: Any = cfg
-    for part in full_key.split("."):
-        if not isinstance(node, MutableMapping) or part not in node:
-            return _ABSENT
-        node = node[part]
-    return node
-
-
-def _set(cfg: MutableMapping[str, Any], full_key: str, value: Any) -> None:
-    *parents, name = full_key.split(".")
-    node: Any = cfg
-    for part in parents:
-        if part not in node:
-            node[part] = type(cfg)()
-        node = node[part]
-    node[name] = value
-
-
-def _pop(cfg: MutableMapping[str, Any], full_key: str) -> Any:
-    """Take a key out, together with sections that it leaves empty."""
-    section, _, name = full_key.rpartition(".")
-    node = _get(cfg, section) if section else cfg
-    if node is _ABSENT or name not in node:
-        return _ABSENT
-    value = node.pop(name)
-    if section and not node:
-        _pop(cfg, section)
-    return value
-
-
-def _move(cfg: MutableMapping[str, Any], source: str, target: str) -> None:
-    value = _pop(cfg, source)
-    if value is not _ABSENT:
-        _set(cfg, target, value)
 
 
 class _RenameConverter:
@@ -126,12 +90,12 @@ class _RenameConverter:
     @classmethod
     def upgrade(cls, cfg: MutableMapping[str, Any]) -> None:
         for old, new in cls.RENAME:
-            _move(cfg, old, new)
+            move_key(cfg, old, new)
 
     @classmethod
     def downgrade(cls, cfg: MutableMapping[str, Any]) -> None:
         for old, new in cls.RENAME:
-            _move(cfg, new, old)
+            move_key(cfg, new, old)
 
 
 class ConverterV1(_RenameConverter):
@@ -191,80 +155,22 @@ class ConverterV2(_RenameConverter):
         super().upgrade(cfg)
         # Version 1 kept two sets of anchors; the one that the model uses survives.
         sections = ["RPN", "RETINANET"]
-        used = "RETINANET" if _get(cfg, "MODEL.META_ARCHITECTURE") == "RetinaNet" else "RPN"
+        used = "RETINANET" if get_key(cfg, "MODEL.META_ARCHITECTURE") == "RetinaNet" else "RPN"
         for old, new in cls._ANCHOR_KEYS:
-            values = {section: _pop(cfg, f"MODEL.{section}.{old}") for section in sections}
-            if values[used] is not _ABSENT:
-                _set(cfg, f"MODEL.ANCHOR_GENERATOR.{new}", values[used])
-        _pop(cfg, "MODEL.RETINANET.ANCHOR_STRIDES")
+            values = {section: pop_key(cfg, f"MODEL.{section}.{old}") for section in sections}
+            if values[used] is not ABSENT:
+                set_key(cfg, f"MODEL.ANCHOR_GENERATOR.{new}", values[used])
+        pop_key(cfg, "MODEL.RETINANET.ANCHOR_STRIDES")
 
     @classmethod
     def downgrade(cls, cfg: MutableMapping[str, Any]) -> None:
         super().downgrade(cfg)
         for old, new in cls._ANCHOR_KEYS:
-            value = _pop(cfg, f"MODEL.ANCHOR_GENERATOR.{new}")
-            if value is not _ABSENT:
-                _set(cfg, f"MODEL.RPN.{old}", value)
-                _set(cfg, f"MODEL.RETINANET.{old}", value)
-        _set(cfg, "MODEL.RETINANET.ANCHOR_STRIDES", [])
+            value = pop_key(cfg, f"MODEL.ANCHOR_GENERATOR.{new}")
+            if value is not ABSENT:
+                set_key(cfg, f"MODEL.RPN.{old}", value)
+                set_key(cfg, f"MODEL.RETINANET.{old}", value)
+        set_key(cfg, "MODEL.RETINANET.ANCHOR_STRIDES", [])
 
 
 _CONVERTERS: dict[int, type[_RenameConverter]] = {1: ConverterV1, 2: ConverterV2}
-
-
-# The public Res2Net fork edited ResNet in place: one key in MODEL.RESNETS, and the plain builders build a
-# Res2Net.
-_FORK_SCALE = "MODEL.RESNETS.SCALE"
-_OWN_SCALE = "MODEL.RES2NET.SCALE"
-_BACKBONE_NAME = "MODEL.BACKBONE.NAME"
-_RES2NET_TWINS = {
-    "build_resnet_backbone": "build_res2net_backbone",
-    "build_resnet_fpn_backbone": "build_res2net_fpn_backbone",
-    "build_retinanet_resnet_fpn_backbone": "build_retinanet_res2net_fpn_backbone",
-}
-
-
-def read_fork_tree(tree: MutableMapping[str, Any], cfg: MutableMapping[str, Any], source: str) -> None:
-    """Translate the fork's Res2Net key in what a file holds, in place.
-
-    Args:
-        tree: the keys that the file (with its bases) sets.
-        cfg: the config that they will be merged into.
-        source: the file, for the log.
-    """
-    if not _speaks_fork(cfg) or _get(tree, _FORK_SCALE) is _ABSENT:
-        return
-    _move(tree, _FORK_SCALE, _OWN_SCALE)
-    name = _get(tree, _BACKBONE_NAME)
-    name = _get(cfg, _BACKBONE_NAME) if name is _ABSENT else name
-    if name in _RES2NET_TWINS:
-        _set(tree, _BACKBONE_NAME, _RES2NET_TWINS[name])
-    _log_fork(source, name)
-
-
-def read_fork_list(pairs: list[tuple[str, Any]], cfg: MutableMapping[str, Any]) -> list[tuple[str, Any]]:
-    """Translate the fork's Res2Net key in a list of (key, value) overrides of `cfg`."""
-    if not _speaks_fork(cfg) or _FORK_SCALE not in dict(pairs):
-        return pairs
-    name = dict(pairs).get(_BACKBONE_NAME, _get(cfg, _BACKBONE_NAME))
-    pairs = [(_OWN_SCALE if key == _FORK_SCALE else key, value) for key, value in pairs]
-    if name in _RES2NET_TWINS:
-        pairs.append((_BACKBONE_NAME, _RES2NET_TWINS[name]))
-    _log_fork("the list of overrides", name)
-    return pairs
-
-
-def _speaks_fork(cfg: MutableMapping[str, Any]) -> bool:
-    """Whether the config has our key and not, added by the user, the fork's."""
-    return _get(cfg, _OWN_SCALE) is not _ABSENT and _get(cfg, _FORK_SCALE) is _ABSENT
-
-
-def _log_fork(source: str, backbone: Any) -> None:
-    twin = _RES2NET_TWINS.get(backbone)
-    logger.info(
-        "%s sets %s, a key of the public Res2Net fork: read as %s, %s",
-        source,
-        _FORK_SCALE,
-        _OWN_SCALE,
-        f"and backbone {backbone} as {twin}" if twin else f"with backbone {backbone} as it is",
-    )

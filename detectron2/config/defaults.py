@@ -1,12 +1,17 @@
 """The default config: every key, what it means, and its default.
 
 Sizes are in pixels and ordered (height, width) unless a key says otherwise. Thresholds are inclusive lower
-bounds. `get_cfg()` returns a copy of this tree.
+bounds. `get_cfg()` returns a copy of this tree, with the keys that plug-ins declare in their own folders
+(`detectron2.config.plugin_keys`).
 """
 
 from __future__ import annotations
 
+from functools import cache
+from pathlib import Path
+
 from detectron2.config.config.node import CfgNode as CN
+from detectron2.config.plugin_keys import add_declared_keys
 
 _BACKBONE = {
     # Registered builder of the network that turns images into feature maps.
@@ -267,24 +272,6 @@ _RESNETS = {
     "DEFORM_NUM_GROUPS": 1,
 }
 
-# Read by the build_*res2net* backbones only; depth, width, groups, dilation, norm and strides stay in
-# RESNETS. A file that sets RESNETS.SCALE, as the public fork does, is understood: see
-# detectron2.config.compat.
-_RES2NET = {
-    # Groups of channels in a block, each fed by the one before; 1 is a plain bottleneck.
-    "SCALE": 4,
-    # Three 3x3 convolutions instead of one 7x7 in the stem (ImageNet models "v1b").
-    "DEEP_STEM": True,
-    # Shortcuts pool and then convolve, instead of a strided convolution ("v1b").
-    "AVG_DOWN": True,
-    # Pool the last split in the first block of a stage: "auto" does where the stride is in the 3x3
-    # convolutions (STRIDE_IN_1X1 False), "True" and "False" decide by hand. Checkpoints do not tell; a wrong
-    # choice loads silently.
-    "STAGE_POOL": "auto",
-    # Blocks in res2..res5, such as [2, 2, 2, 2] for a small network; [] takes those of RESNETS.DEPTH.
-    "STAGE_BLOCKS": [],
-}
-
 # Read by the build_*timm* backbones only, which need the packages timm and torchvision. The maps are named by
 # their stride: res2 has stride 4, res3 has 8, and so on.
 _TIMM = {
@@ -331,7 +318,6 @@ _MODEL = {
     "PANOPTIC_FPN": _PANOPTIC_FPN,
     "RETINANET": _RETINANET,
     "RESNETS": _RESNETS,
-    "RES2NET": _RES2NET,
     "TIMM": _TIMM,
 }
 
@@ -384,6 +370,8 @@ _DATALOADER = {
     "REPEAT_THRESHOLD": 0.0,
     # ... as often as the square root of the ratio, or with False as the ratio.
     "REPEAT_SQRT": True,
+    # RandomSubsetTrainingSampler draws this part of the images once, in (0, 1], and trains on it alone.
+    "RANDOM_SUBSET_RATIO": 1.0,
     # Leave images without any annotation out of training.
     "FILTER_EMPTY_ANNOTATIONS": True,
 }
@@ -484,5 +472,16 @@ DEFAULTS = CN(
     }
 )
 
-# The name under which projects import the tree to add keys.
-_C = DEFAULTS
+
+@cache
+def default_tree() -> CN:
+    """Return the tree of defaults itself, with the keys that plug-ins of this package declare."""
+    add_declared_keys(DEFAULTS, Path(__file__).resolve().parents[1])
+    return DEFAULTS
+
+
+def __getattr__(name: str) -> CN:
+    # The name under which projects import the tree to add keys. Files are read when somebody asks for it.
+    if name == "_C":
+        return default_tree()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

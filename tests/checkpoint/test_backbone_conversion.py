@@ -9,10 +9,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from detectron2.checkpoint.backbone_conversion import convert_backbone, is_foreign_backbone
-from detectron2.checkpoint.backbone_layout import explain_conflicts, infer_layout
+from detectron2.checkpoint.weight_translation import (
+    BackboneLayout,
+    convert_backbone,
+    explain_conflicts,
+    find_translator,
+    read_layout,
+)
 from detectron2.config import CfgNode
 from detectron2.modeling.backbone import build_backbone
+from detectron2.modeling.backbone.res2net import Res2NetLayout
 
 from .foreign import STAGES, backbone_cfg, golden_weight, mmdetection_name, torchvision_name
 
@@ -95,7 +101,8 @@ def test_resnet_d_becomes_res2net_of_scale_1() -> None:
     }
     converted = convert_backbone(theirs)
     assert set(converted.weights) == set(ours)
-    assert (converted.layout.is_res2net, converted.layout.scale) == (True, 1)
+    assert isinstance(converted.layout, Res2NetLayout)
+    assert converted.layout.scale == 1
 
 
 def _as_torchvision(name: str) -> dict[str, Tensor]:
@@ -135,7 +142,7 @@ def test_a_resnet_of_no_known_depth_is_refused() -> None:
 
 def test_files_of_another_kind_are_told_apart() -> None:
     ours = weights_of(ARCHITECTURES["resnet"])
-    assert not is_foreign_backbone(ours)
+    assert find_translator(ours) is None
     with pytest.raises(ValueError, match="this package's names already"):
         convert_backbone(ours)
     with pytest.raises(ValueError, match=r"no backbone that is known .* there are encoder\.weight"):
@@ -144,8 +151,10 @@ def test_files_of_another_kind_are_told_apart() -> None:
         convert_backbone({"layer1.0.conv1.weight": torch.zeros(1, 1, 1, 1)})
 
 
-def _layout(name: str):
-    return infer_layout({key: tuple(value.shape) for key, value in weights_of(ARCHITECTURES[name]).items()})
+def _layout(name: str) -> BackboneLayout:
+    layout = read_layout(weights_of(ARCHITECTURES[name]))
+    assert layout is not None
+    return layout
 
 
 def test_advice_names_scale_and_width_together() -> None:

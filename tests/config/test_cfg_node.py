@@ -65,12 +65,13 @@ def test_defaults_are_those_of_the_interface(shared_dir: Path) -> None:
     del expected["MODEL.RESNETS.SCALE"]
     assert {key: actual.get(key) for key in expected} == expected
     added = actual.keys() - expected.keys()
-    own = ("MODEL.RES2NET.", "MODEL.TIMM.", "SOLVER.AMP.DTYPE")
+    own = ("MODEL.RES2NET.", "MODEL.TIMM.", "SOLVER.AMP.DTYPE", "DATALOADER.RANDOM_SUBSET_RATIO")
     assert all(key.startswith(own) for key in added), added
     assert actual["MODEL.RES2NET.SCALE"] == 4
     assert actual["MODEL.RES2NET.DEEP_STEM"] is True
     assert actual["MODEL.RES2NET.AVG_DOWN"] is True
     assert actual["MODEL.RES2NET.STAGE_POOL"] == "auto"
+    assert actual["DATALOADER.RANDOM_SUBSET_RATIO"] == 1.0
 
 
 def test_get_cfg_gives_independent_copies() -> None:
@@ -197,9 +198,9 @@ def test_base_of_another_type_is_an_error(tmp_path: Path, base: str) -> None:
 
 
 def test_unknown_key_names_file_key_and_nearest_key(tmp_path: Path) -> None:
-    with pytest.raises(KeyError, match=r"config\.yaml: unknown config key SOLVER.BASE_RL; .*SOLVER.BASE_LR"):
+    with pytest.raises(KeyError, match=r"config\.yaml: unknown config key SOLVER.BASE_RL\. .*SOLVER.BASE_LR"):
         merged(tmp_path, "SOLVER: {BASE_RL: 1.0}")
-    with pytest.raises(KeyError, match="MODEL.RESNET; did you mean MODEL.RESNETS"):
+    with pytest.raises(KeyError, match="MODEL.RESNET. Did you mean MODEL.RESNETS"):
         merged(tmp_path, "MODEL: {RESNET: {DEPTH: 18}}")
 
 
@@ -210,7 +211,7 @@ def test_unknown_key_of_a_base_names_the_base(tmp_path: Path) -> None:
 
 
 def test_unknown_key_in_a_list_or_a_config() -> None:
-    with pytest.raises(KeyError, match="SOLVER.BASE_RL; did you mean SOLVER.BASE_LR"):
+    with pytest.raises(KeyError, match="SOLVER.BASE_RL. Did you mean SOLVER.BASE_LR"):
         get_cfg().merge_from_list(["SOLVER.BASE_RL", "1.0"])
     with pytest.raises(KeyError, match="MODEL.MASKON"):
         get_cfg().merge_from_other_cfg(CfgNode({"MODEL": {"MASKON": True}}))
@@ -250,7 +251,7 @@ def test_wrong_type_is_an_error(tmp_path: Path, key: str, value: str, message: s
         ("DATASETS.TRAIN", "('a', 'b')", ("a", "b")),
         ("OUTPUT_DIR", "2024", "2024"),
         ("OUTPUT_DIR", "'quoted'", "quoted"),
-        ("MODEL.RES2NET.STAGE_POOL", "False", False),
+        ("MODEL.RES2NET.STAGE_POOL", "False", "False"),
         ("MODEL.RES2NET.STAGE_POOL", "auto", "auto"),
         ("MODEL.ROI_BOX_CASCADE_HEAD.BBOX_REG_WEIGHTS", "[[1.0, 1.0, 1.0, 1.0]]", ((1.0, 1.0, 1.0, 1.0),)),
     ],
@@ -263,11 +264,12 @@ def test_values_take_the_type_of_the_default(key: str, text: str, value: Any) ->
     assert type(found) is type(value)
 
 
-def test_a_key_of_two_types_can_change_back(tmp_path: Path) -> None:
-    cfg = merged(tmp_path, "MODEL: {RES2NET: {STAGE_POOL: True}}")
-    assert cfg.MODEL.RES2NET.STAGE_POOL is True
-    cfg.merge_from_list(["MODEL.RES2NET.STAGE_POOL", "auto"])
-    assert cfg.MODEL.RES2NET.STAGE_POOL == "auto"
+@pytest.mark.parametrize("value", ["True", "1", "0.5"])
+def test_number_for_a_text_key_is_refused_with_the_spelling_that_works(tmp_path: Path, value: str) -> None:
+    with pytest.raises(ValueError, match=rf'STAGE_POOL must be str .* in quotes, "{value}", it is text'):
+        merged(tmp_path, f"MODEL: {{RES2NET: {{STAGE_POOL: {value}}}}}")
+    cfg = merged(tmp_path, f'MODEL: {{RES2NET: {{STAGE_POOL: "{value}"}}}}')
+    assert cfg.MODEL.RES2NET.STAGE_POOL == value
 
 
 def test_list_of_odd_length_is_an_error() -> None:
@@ -325,7 +327,7 @@ def test_frozen_config_refuses_every_way_in(tmp_path: Path) -> None:
 
 
 def test_missing_attribute_names_near_keys() -> None:
-    with pytest.raises(AttributeError, match="no key 'BASE_RL'; did you mean BASE_LR"):
+    with pytest.raises(AttributeError, match="no key 'BASE_RL'. Did you mean BASE_LR"):
         _ = get_cfg().SOLVER.BASE_RL
     assert not hasattr(get_cfg(), "NOTHING")
 

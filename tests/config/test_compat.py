@@ -105,5 +105,5 @@ def test_version_that_is_not_known_is_an_error(tmp_path: Path, version: str) -> 
 
 
 def test_wrong_key_of_an_old_file_is_still_named(tmp_path: Path) -> None:
-    with pytest.raises(KeyError, match=r"old\.yaml: unknown .* MODEL.WEIGTH; did you mean MODEL.WEIGHT"):
+    with pytest.raises(KeyError, match=r"old\.yaml: unknown .* MODEL.WEIGTH. Did you mean MODEL.WEIGHT"):
         merge(tmp_path, "VERSION: 1\nMODEL: {WEIGTH: x}")

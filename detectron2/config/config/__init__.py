@@ -3,6 +3,7 @@
 from .construction import configurable as configurable
 from .default_config import get_cfg as get_cfg
 from .default_config import global_cfg as global_cfg
+from .default_config import register_config_keys as register_config_keys
 from .default_config import set_global_cfg as set_global_cfg
 from .node import CfgNode as CfgNode
 
@@ -11,5 +12,6 @@ __all__ = [
     "configurable",
     "get_cfg",
     "global_cfg",
+    "register_config_keys",
     "set_global_cfg",
 ]

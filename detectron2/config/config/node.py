@@ -6,35 +6,28 @@ import os
 from ast import literal_eval
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from copy import deepcopy
-from difflib import get_close_matches
 from typing import IO, Any
 
 import yaml
 from fvcore.common.config import BASE_KEY
 from fvcore.common.config import CfgNode as _CfgNode
 
-from detectron2.config.compat import (
-    downgrade_config,
-    guess_version,
-    read_fork_list,
-    read_fork_tree,
-    upgrade_config,
-)
+from detectron2.config.compat import downgrade_config, guess_version, upgrade_config
 from detectron2.config.config.yaml_reader import load_yaml
+from detectron2.config.foreign_keys import read_foreign_list, read_foreign_tree
+from detectron2.config.key_paths import copy_flags_of_tree
 from detectron2.utils.file_io import PathManager
 from detectron2.utils.user_errors import (
     UserFileNotFoundError,
     UserKeyError,
     UserTypeError,
     UserValueError,
+    near,
     suggest_files,
 )
 
 REMOTE_BASE_VARIABLE = "DETECTRON2_REMOTE_BASE"
 """Environment variable; any value but "" and "0" lets `_BASE_` name files of another place than its own."""
-
-_MORE_TYPES: dict[str, tuple[type, ...]] = {"MODEL.RES2NET.STAGE_POOL": (str, bool)}
-"""Keys that hold values of several types; every other key keeps the type of its default."""
 
 
 class CfgNode(_CfgNode):
@@ -68,8 +61,8 @@ class CfgNode(_CfgNode):
     def merge_from_file(self, cfg_filename: str, allow_unsafe: bool = True) -> None:
         """Take over the values of a YAML file and its bases.
 
-        A file of an older version is upgraded, and a file of the public Res2Net fork understood; see
-        `detectron2.config.compat`.
+        A file of an older version is upgraded, and registered keys of other packages are understood
+        (`register_foreign_key`).
 
         Args:
             cfg_filename: as in `load_yaml_with_base`.
@@ -102,11 +95,12 @@ class CfgNode(_CfgNode):
         old = downgrade_config(self, version)
         old._merge_file_tree({**tree, "VERSION": version}, reader, filename)
         upgraded = upgrade_config(old, self.VERSION)
+        copy_flags_of_tree(self, upgraded)
         self.clear()
         self.update(upgraded)
 
     def _merge_file_tree(self, tree: dict[str, Any], reader: _FileReader, filename: str) -> None:
-        read_fork_tree(tree, self, filename)
+        read_foreign_tree(tree, self, filename)
         _merge(type(self)(tree), self, root=self, path=(), source=lambda key: reader.file_of(key, filename))
 
     def merge_from_other_cfg(self, cfg_other: _CfgNode) -> None:
@@ -137,7 +131,7 @@ class CfgNode(_CfgNode):
             )
         self._require_mutable()
         pairs = list(zip(cfg_list[0::2], cfg_list[1::2]))
-        for full_key, value in read_fork_list(pairs, self):
+        for full_key, value in read_foreign_list(pairs, self):
             if self.key_is_deprecated(full_key):
                 continue
             if self.key_is_renamed(full_key):
@@ -165,9 +159,8 @@ class CfgNode(_CfgNode):
     def __getattr__(self, name: str) -> Any:
         if name in self:
             return self[name]
-        near = () if name.startswith("_") else get_close_matches(name, [str(key) for key in self], n=3)
-        hint = f"; did you mean {' or '.join(near)}?" if near else ""
-        raise AttributeError(f"this config section has no key {name!r}{hint}")
+        hint = "" if name.startswith("_") else near(name, self)
+        raise AttributeError(f"this config section has no key {name!r}.{hint}")
 
     def _require_mutable(self) -> None:
         if self.is_frozen():
@@ -313,12 +306,11 @@ def _merge(
 
 def _describe_unknown_key(root: CfgNode, full_key: str, source: str) -> str:
     known = list(_all_keys(root, ""))
-    near = get_close_matches(full_key, known, n=3)
-    if not near:
-        name = full_key.rpartition(".")[2]
-        near = [key for key in known if key.rpartition(".")[2] == name][:3]
-    hint = f"did you mean {' or '.join(near)}?" if near else "no known key is near."
-    return f"{source}: unknown config key {full_key}; {hint} Own keys must be added to the config first."
+    name = full_key.rpartition(".")[2]
+    hint = near(full_key, known) or near(
+        name, [key for key in known if key.rpartition(".")[2] == name], cutoff=0.0
+    )
+    return f"{source}: unknown config key {full_key}.{hint} Own keys must be added to the config first."
 
 
 def _all_keys(node: MutableMapping[str, Any], prefix: str) -> Iterator[str]:
@@ -345,7 +337,7 @@ def _coerce(
     if isinstance(value, str) and not (typed and isinstance(current, str)):
         decoded = _decode(value)
         # A text key takes any text, also one that reads like a number.
-        keeps_text = isinstance(current, str) and not _fits(decoded, current, full_key)
+        keeps_text = isinstance(current, str) and not _fits(decoded, current)
         value = value if keeps_text else decoded
     if isinstance(value, dict) and isinstance(current, _CfgNode):
         section = current.clone()
@@ -354,10 +346,13 @@ def _coerce(
     if current is None or value is None and not isinstance(current, _CfgNode):
         return node_type(value) if isinstance(value, dict) else value
     value = _like(value, current)
-    if _fits(value, current, full_key):
+    if _fits(value, current):
         return value
+    quoted = (
+        f'; in quotes, "{value}", it is text' if isinstance(current, str) and not _is_nested(value) else ""
+    )
     raise UserValueError(
-        f"{source}: {full_key} must be {_describe_type(current)}, got {type(value).__name__} {value!r}"
+        f"{source}: {full_key} must be {_describe_type(current)}, got {type(value).__name__} {value!r}{quoted}"
     )
 
 
@@ -368,8 +363,12 @@ def _decode(text: str) -> Any:
         return text
 
 
-def _fits(value: Any, current: Any, full_key: str) -> bool:
-    return type(value) is type(current) or type(value) in _MORE_TYPES.get(full_key, ())
+def _fits(value: Any, current: Any) -> bool:
+    return type(value) is type(current)
+
+
+def _is_nested(value: Any) -> bool:
+    return isinstance(value, (dict, list, tuple))
 
 
 def _like(value: Any, template: Any) -> Any:

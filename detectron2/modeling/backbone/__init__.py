@@ -12,6 +12,7 @@ from .res2net import Res2NetBottleneckBlock as Res2NetBottleneckBlock
 from .res2net import build_res2net_backbone as build_res2net_backbone
 from .res2net import build_res2net_fpn_backbone as build_res2net_fpn_backbone
 from .res2net import build_retinanet_res2net_fpn_backbone as build_retinanet_res2net_fpn_backbone
+from .residual_weights import ResNetWeights as ResNetWeights
 from .resnet import BasicStem as BasicStem
 from .resnet import BottleneckBlock as BottleneckBlock
 from .resnet import DeformBottleneckBlock as DeformBottleneckBlock

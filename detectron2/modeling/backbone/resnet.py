@@ -21,9 +21,10 @@ from .backbone import Backbone, stated
 from .build import BACKBONE_REGISTRY, register_region_stage
 from .residual import BasicBlock, BottleneckBlock, DeformBottleneckBlock, Norm, conv_norm
 from .stage_plan import (
+    BottleneckKind,
     blocks_for_depth,
-    build_stages,
     make_blocks,
+    make_bottleneck_stages,
     make_region_stage,
     plan_stages,
     plan_stages_from_config,
@@ -74,7 +75,7 @@ class ResNet(Backbone):
             stages: the blocks of res2, res3, ...; stages after the last one in `out_features` are dropped.
             num_classes: add average pooling and the linear classifier `linear` when given.
             out_features: names among "stem", "res2", ..., "linear". None means the last of them.
-            freeze_at: see `freeze`.
+            freeze_at: 1 freezes the stem, 2 the stem and res2, and so on; 0 nothing.
         """
         super().__init__()
         self.stem = stem
@@ -220,27 +221,27 @@ def make_stage(*args: Any, **kwargs: Any) -> list[CNNBlockBase]:
     return ResNet.make_stage(*args, **kwargs)
 
 
+_BOTTLENECKS = BottleneckKind(BottleneckBlock, DeformBottleneckBlock)
+
+
 @BACKBONE_REGISTRY.register()
 def build_resnet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> ResNet:
     """Build the ResNet that `MODEL.RESNETS` describes."""
     node = cfg.MODEL.RESNETS
     stem = BasicStem(stated(input_shape.channels, "input channels"), node.STEM_OUT_CHANNELS, norm=node.NORM)
-    plans = plan_stages_from_config(cfg, blocks_per_stage=blocks_for_depth(node.DEPTH))
+    blocks_per_stage = blocks_for_depth(node.DEPTH)
     if node.DEPTH < 50:
+        plans = plan_stages_from_config(cfg, blocks_per_stage=blocks_per_stage)
         _check_basic_block_options(cfg)
         stages = [plan.make(BasicBlock, has_bottleneck=False, norm=node.NORM) for plan in plans]
     else:
-        stages = build_stages(cfg, plans, _choose_bottleneck)
+        stages = make_bottleneck_stages(cfg, _BOTTLENECKS, blocks_per_stage=blocks_per_stage)
     return ResNet(stem, stages, out_features=node.OUT_FEATURES, freeze_at=cfg.MODEL.BACKBONE.FREEZE_AT)
-
-
-def _choose_bottleneck(is_deformable: bool) -> tuple[type[CNNBlockBase], dict[str, Any]]:
-    return (DeformBottleneckBlock if is_deformable else BottleneckBlock), {}
 
 
 @register_region_stage("build_resnet_backbone")
 def _build_resnet_region_stage(cfg: CfgNode) -> list[CNNBlockBase]:
-    return make_region_stage(cfg, _choose_bottleneck)
+    return make_region_stage(cfg, _BOTTLENECKS)
 
 
 def _check_basic_block_options(cfg: CfgNode) -> None:

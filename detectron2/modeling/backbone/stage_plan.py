@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from detectron2.config.config.node import CfgNode
@@ -23,7 +23,15 @@ BLOCKS_PER_STAGE: dict[int, tuple[int, ...]] = {
 def make_blocks(
     block_class: type[CNNBlockBase], num_blocks: int, *, in_channels: int, out_channels: int, **kwargs: Any
 ) -> list[CNNBlockBase]:
-    """Make the blocks of one stage; see `ResNet.make_stage`."""
+    """Make the blocks of one stage.
+
+    Args:
+        block_class: called as `block_class(in_channels=..., out_channels=..., **options)`.
+        num_blocks: blocks in the stage.
+        in_channels: of the first block; the others take `out_channels`.
+        out_channels: of every block.
+        kwargs: options of the blocks. `<option>_per_block` is a list with one value for each block.
+    """
     options_per_block = [_block_options(kwargs, index, num_blocks) for index in range(num_blocks)]
     return [
         block_class(
@@ -113,13 +121,30 @@ def blocks_for_depth(depth: int) -> tuple[int, ...]:
     return BLOCKS_PER_STAGE[depth]
 
 
+@dataclass(frozen=True)
+class BottleneckKind:
+    """The bottleneck blocks of one family of networks.
+
+    Attributes:
+        block_class: of a stage with plain 3x3 convolutions.
+        deform_block_class: of a deformable stage.
+        options: what both classes take beside the options of every bottleneck.
+        width_factor: bottleneck channels for each channel of `NUM_GROUPS * WIDTH_PER_GROUP`.
+    """
+
+    block_class: type[CNNBlockBase]
+    deform_block_class: type[CNNBlockBase]
+    options: Mapping[str, Any] = field(default_factory=dict)
+    width_factor: int = 1
+
+
 def plan_stages_from_config(
     cfg: CfgNode, *, blocks_per_stage: Sequence[int], width_factor: int = 1
 ) -> list[StagePlan]:
     """Lay out the stages that `MODEL.RESNETS` asks for, no more of them than `OUT_FEATURES` needs.
 
     Args:
-        width_factor: bottleneck channels for each channel of `NUM_GROUPS * WIDTH_PER_GROUP`.
+        width_factor: as in `BottleneckKind`.
     """
     node = cfg.MODEL.RESNETS
     if node.RES5_DILATION not in (1, 2):
@@ -140,33 +165,28 @@ def plan_stages_from_config(
     return plans[: max(numbers[name] for name in node.OUT_FEATURES) - 1]
 
 
-BlockChoice = Callable[[bool], tuple[type[CNNBlockBase], dict[str, Any]]]
-
-
-def build_stages(
-    cfg: CfgNode, plans: Sequence[StagePlan], choose_block: BlockChoice
+def make_bottleneck_stages(
+    cfg: CfgNode, kind: BottleneckKind, *, blocks_per_stage: Sequence[int]
 ) -> list[list[CNNBlockBase]]:
-    """Make the bottleneck stages of `plans` with the options of `MODEL.RESNETS`.
+    """Make the stages of bottlenecks that `MODEL.RESNETS` asks for.
 
     Args:
-        choose_block: given whether the stage is deformable, the class of its blocks and the options that
-            only this class has.
+        kind: what the blocks are.
+        blocks_per_stage: in res2, res3, ...
     """
+    plans = plan_stages_from_config(cfg, blocks_per_stage=blocks_per_stage, width_factor=kind.width_factor)
     return [
-        _build_stage(cfg, plan, choose_block, is_deformable)
+        _make_stage(cfg, kind, plan, is_deformable)
         for plan, is_deformable in zip(plans, cfg.MODEL.RESNETS.DEFORM_ON_PER_STAGE)
     ]
 
 
-def make_region_stage(
-    cfg: CfgNode, choose_block: BlockChoice, *, num_blocks: int = 3, width_factor: int = 1
-) -> list[CNNBlockBase]:
+def make_region_stage(cfg: CfgNode, kind: BottleneckKind, *, num_blocks: int = 3) -> list[CNNBlockBase]:
     """Make the blocks of res5 for a model that runs them on regions, and so never dilated.
 
     Args:
-        choose_block: as in `build_stages`.
+        kind: what the blocks are.
         num_blocks: 3 in every bottleneck network that has a name.
-        width_factor: as in `plan_stages_from_config`.
     """
     node = cfg.MODEL.RESNETS
     growth = 2**3  # channels double at each of the three stages from res2 to res5
@@ -174,26 +194,22 @@ def make_region_stage(
         num_blocks=num_blocks,
         in_channels=node.RES2_OUT_CHANNELS * growth // 2,
         out_channels=node.RES2_OUT_CHANNELS * growth,
-        bottleneck_channels=node.NUM_GROUPS * node.WIDTH_PER_GROUP * width_factor * growth,
+        bottleneck_channels=node.NUM_GROUPS * node.WIDTH_PER_GROUP * kind.width_factor * growth,
         stride=2,
     )
-    return _build_stage(cfg, plan, choose_block, is_deformable=node.DEFORM_ON_PER_STAGE[-1])
+    return _make_stage(cfg, kind, plan, is_deformable=node.DEFORM_ON_PER_STAGE[-1])
 
 
-def _build_stage(
-    cfg: CfgNode, plan: StagePlan, choose_block: BlockChoice, is_deformable: bool
+def _make_stage(
+    cfg: CfgNode, kind: BottleneckKind, plan: StagePlan, is_deformable: bool
 ) -> list[CNNBlockBase]:
     node = cfg.MODEL.RESNETS
-    block_class, options = choose_block(is_deformable)
-    if is_deformable:
-        options = options | {
-            "deform_modulated": node.DEFORM_MODULATED,
-            "deform_num_groups": node.DEFORM_NUM_GROUPS,
-        }
+    deform_options = {"deform_modulated": node.DEFORM_MODULATED, "deform_num_groups": node.DEFORM_NUM_GROUPS}
     return plan.make(
-        block_class,
+        kind.deform_block_class if is_deformable else kind.block_class,
         norm=node.NORM,
         num_groups=node.NUM_GROUPS,
         stride_in_1x1=node.STRIDE_IN_1X1,
-        **options,
+        **kind.options,
+        **(deform_options if is_deformable else {}),
     )

@@ -6,11 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from detectron2.checkpoint.backbone_layout import expected_shapes, infer_layout
+from detectron2.checkpoint.weight_translation import read_layout
 from detectron2.config import CfgNode, get_cfg
 from detectron2.layers import ShapeSpec
 from detectron2.layers.batch_norm import FrozenBatchNorm2d
 from detectron2.modeling.backbone import build_backbone
+from detectron2.modeling.backbone.residual_layout import ResidualLayout
 from detectron2.modeling.backbone.resnet import (
     BasicBlock,
     BasicStem,
@@ -41,10 +42,11 @@ def test_names_and_shapes_follow_from_the_depth(depth: int) -> None:
     with torch.device("meta"):
         model = build_backbone(small_cfg(depth))
     shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    layout = infer_layout(shapes)
+    layout = read_layout(model.state_dict())
+    assert isinstance(layout, ResidualLayout)
     assert layout.depth == depth
     assert layout.blocks_per_stage == BLOCKS_PER_STAGE[depth]
-    assert shapes == expected_shapes(layout)
+    assert shapes == layout.expected_shapes()
 
 
 def test_classifier_of_resnet_50_has_the_published_number_of_parameters() -> None:
