@@ -196,7 +196,7 @@ class Box2BoxTransformLinear:
         return torch.cat((center - distances[..., :2], center + distances[..., 2:]), dim=-1).flatten(-2)
 
 
-def _dense_box_regression_loss(
+def dense_box_regression_loss(
     anchors: list[Boxes | Tensor],
     box2box_transform: BoxTransform,
     pred_anchor_deltas: list[Tensor],
@@ -233,6 +233,10 @@ def _dense_box_regression_loss(
         f"Unknown box regression loss {box_reg_loss_type!r}; use one of smooth_l1, {', '.join(_IOU_LOSSES)} "
         "(the keys BBOX_REG_LOSS_TYPE of MODEL.RPN, MODEL.ROI_BOX_HEAD and MODEL.RETINANET)."
     )
+
+
+# The name under which this is imported from the published package.
+_dense_box_regression_loss = dense_box_regression_loss
 
 
 def _require_tensors(*boxes: Tensor) -> None:

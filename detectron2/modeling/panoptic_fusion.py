@@ -9,6 +9,8 @@ from torch import Tensor
 
 from detectron2.structures.instances import Instances
 
+from .inference import by_falling_score
+
 
 def combine_semantic_and_instance_outputs(
     instance_results: Instances,
@@ -44,8 +46,7 @@ def _paint_instances(
     """A new (H, W) map with the instances that fit, numbered from 1, and what they are."""
     scores = instances.scores
     panoptic = torch.zeros(size, dtype=torch.int32, device=scores.device)
-    # Not stable, on purpose: saturated scores tie, and published maps paint ties in this sort's order.
-    order = scores.argsort(descending=True)
+    order = by_falling_score(scores)
     order = order[scores[order] >= score_thresh]
     # Whether an instance fits depends on those before it. The decisions stay on the device and are read once.
     last_id = panoptic.new_zeros(())

@@ -28,15 +28,14 @@ from detectron2.data.transforms import (
     TransformList,
     apply_augmentations,
 )
-from detectron2.layers.nms import batched_nms
 from detectron2.structures.boxes import Boxes
 from detectron2.structures.instances import Instances
 from detectron2.utils.user_errors import UserTypeError, UserValueError
 
+from .inference import suppress
 from .meta_arch.build import META_ARCH_REGISTRY
 from .meta_arch.panoptic_fpn import PanopticFPN
 from .meta_arch.rcnn import GeneralizedRCNN
-from .panoptic_fusion import combine_semantic_and_instance_outputs
 from .postprocessing import detector_postprocess, sem_seg_postprocess
 
 
@@ -178,9 +177,13 @@ class GeneralizedRCNNWithTTA(nn.Module):
         boxes.clip(size)
         scores = torch.cat([x.scores for x in found])
         classes = torch.cat([x.pred_classes for x in found])
-        keep = batched_nms(boxes.tensor, scores, classes, self.cfg.MODEL.ROI_HEADS.NMS_THRESH_TEST)
-        limit = self.cfg.TEST.DETECTIONS_PER_IMAGE
-        keep = keep[:limit] if limit >= 0 else keep
+        keep = suppress(
+            boxes.tensor,
+            scores,
+            classes,
+            nms_thresh=self.cfg.MODEL.ROI_HEADS.NMS_THRESH_TEST,
+            topk=self.cfg.TEST.DETECTIONS_PER_IMAGE,
+        )
         return Instances(size, pred_boxes=boxes[keep], scores=scores[keep], pred_classes=classes[keep])
 
     def _mean_masks(self, merged: Instances, versions: list[dict[str, Any]]) -> Tensor:
@@ -232,18 +235,11 @@ class PanopticFPNWithTTA(GeneralizedRCNNWithTTA):
                     probabilities = probabilities + _sem_seg_probabilities(version_logits, version, size)
         sem_seg = probabilities / len(versions)
         detections = self._merge_instances(found, versions, size)
-        panoptic = combine_semantic_and_instance_outputs(
-            detections,
-            sem_seg.argmax(dim=0),
-            self.model.combine_overlap_thresh,
-            self.model.combine_stuff_area_thresh,
-            self.model.combine_instances_score_thresh,
-        )
+        panoptic = self.model.combine(detections, sem_seg)
         return {"sem_seg": sem_seg, "instances": detections, "panoptic_seg": panoptic}
 
     def _predict_masks(self, batch: list[dict[str, Any]], given: list[Instances]) -> list[Instances]:
-        # PanopticFPN's own `inference` cannot start from given boxes; that of its base class can.
-        return GeneralizedRCNN.inference(self.model, batch, given, do_postprocess=False)
+        return self.model.predict_in_boxes(batch, given)  # without the semantic map
 
 
 def find_tta_class(cfg: CfgNode) -> type[GeneralizedRCNNWithTTA]:

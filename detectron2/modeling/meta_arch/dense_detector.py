@@ -14,8 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from detectron2.layers.nms import batched_nms
-from detectron2.layers.wrappers import smaller_size
 from detectron2.structures.boxes import Boxes
 from detectron2.structures.image_list import ImageList
 from detectron2.structures.instances import Instances
@@ -24,6 +22,7 @@ from detectron2.utils.user_errors import UserNotImplementedError, UserValueError
 
 from ..backbone.backbone import Backbone, stated
 from ..box_regression import BoxTransform
+from ..inference import Detections, choose_dense_detections, decode_level, in_anchor_order
 from ..metrics import put_metrics
 from ..postprocessing import detector_postprocess
 from .image_model import ImageModel, output_size
@@ -36,8 +35,7 @@ def permute_to_N_HWA_K(tensor: Tensor, K: int) -> Tensor:
     """Bring predictions of a level into the order of its anchors: (N, A*K, Hi, Wi) -> (N, Ri, K)."""
     if tensor.ndim != 4 or tensor.shape[1] % K:
         raise UserValueError(f"expected (N, A * {K}, H, W) predictions, got {tuple(tensor.shape)}")
-    per_anchor = tensor.unflatten(1, (-1, K))  # (N, A, K, Hi, Wi)
-    return per_anchor.permute(0, 3, 4, 1, 2).flatten(1, 3)
+    return in_anchor_order(tensor, K)
 
 
 class DenseDetector(ImageModel):
@@ -49,7 +47,6 @@ class DenseDetector(ImageModel):
     """
 
     num_classes: int | None = None
-    num_classes_key = "num_classes of the model"
     box2box_transform: BoxTransform
     test_score_thresh: float
     test_topk_candidates: int
@@ -118,7 +115,7 @@ class DenseDetector(ImageModel):
         ]
 
     def _gt_for_training(self, batched_inputs: list[dict[str, Any]]) -> list[Instances]:
-        gt_instances = self._ground_truth(batched_inputs, self.num_classes, self.num_classes_key)
+        gt_instances = self._ground_truth(batched_inputs, self.num_classes)
         if gt_instances is None:
             raise UserValueError(
                 f"{type(self).__name__} is trained on `instances` of every image; got "
@@ -163,23 +160,27 @@ class DenseDetector(ImageModel):
         Returns:
             At most `max_detections_per_image`, best first, with `pred_boxes`, `scores` and `pred_classes`.
         """
-        levels = [self._decode_level(*level) for level in zip(anchors, box_cls, box_delta)]
-        boxes, scores, classes = (torch.cat(parts) for parts in zip(*levels))
-        keep = batched_nms(boxes, scores, classes, self.test_nms_thresh)
-        # Not stable, on purpose: saturated scores tie, and published results cut ties in this sort's order.
-        keep = keep.sort().values
-        keep = keep[scores[keep].argsort(descending=True)][: self.max_detections_per_image]
+        found = self.choose_detections(anchors, box_cls, box_delta)
         return Instances(
-            image_size, pred_boxes=Boxes(boxes[keep]), scores=scores[keep], pred_classes=classes[keep]
+            image_size, pred_boxes=Boxes(found.boxes), scores=found.scores, pred_classes=found.classes
         )
 
-    def _decode_level(self, anchors: Boxes, scores: Tensor, deltas: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Boxes, scores and classes of the best of a level, best first; an anchor may give one per class."""
-        rows, classes = (scores > self.test_score_thresh).nonzero().unbind(dim=1)
-        num_kept = smaller_size(rows.shape[0], self.test_topk_candidates)
-        best_scores, best = scores[rows, classes].topk(num_kept)
-        rows, classes = rows[best], classes[best]
-        return self.box2box_transform.apply_deltas(deltas[rows], anchors.tensor[rows]), best_scores, classes
+    def choose_detections(
+        self, anchors: list[Boxes], scores: list[Tensor], deltas: list[Tensor]
+    ) -> Detections:
+        """Choose the detections of one image as `inference_single_image` does, with tensors as the result."""
+        levels = [
+            decode_level(
+                level_anchors.tensor,
+                level_scores,
+                level_deltas,
+                self.box2box_transform,
+                score_thresh=self.test_score_thresh,
+                topk=self.test_topk_candidates,
+            )
+            for level_anchors, level_scores, level_deltas in zip(anchors, scores, deltas)
+        ]
+        return choose_dense_detections(levels, self.test_nms_thresh, self.max_detections_per_image)
 
     def _in_anchor_order(self, predictions: Sequence[list[Tensor]], *sizes: int) -> list[list[Tensor]]:
         """Per kind of prediction, L tensors (N, A * size, Hi, Wi) -> L tensors (N, Ri, size)."""

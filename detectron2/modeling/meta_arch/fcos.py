@@ -21,9 +21,9 @@ from detectron2.structures.instances import Instances
 
 from ..anchor_generator import DefaultAnchorGenerator
 from ..backbone.backbone import Backbone, stated
-from ..box_regression import Box2BoxTransformLinear, BoxTransform, _dense_box_regression_loss
+from ..box_regression import Box2BoxTransformLinear, BoxTransform, dense_box_regression_loss
 from .dense_detector import DenseDetector, one_hot_targets, targets_of_matches
-from .retinanet import RetinaNetHead, _init_convolutions
+from .retinanet import RetinaNetHead, init_convolutions
 
 # A level is responsible for objects whose farthest side is this many strides away; the first and last level
 # also for all that are smaller and larger.
@@ -175,7 +175,7 @@ class FCOS(DenseDetector):
             self.focal_loss_gamma,
             reduction="sum",
         )
-        loss_loc = _dense_box_regression_loss(
+        loss_loc = dense_box_regression_loss(
             list(anchors),
             self.box2box_transform,
             pred_anchor_deltas,
@@ -238,7 +238,7 @@ class FCOSHead(RetinaNetHead):
         """
         super().__init__(input_shape=input_shape, conv_dims=conv_dims, num_anchors=1, **kwargs)
         self.ctrness = nn.Conv2d(conv_dims[-1], 1, 3, padding=1)
-        _init_convolutions(self.ctrness)
+        init_convolutions(self.ctrness)
 
     def forward(self, features: list[Tensor]) -> tuple[list[Tensor], ...]:
         """L maps (N, C, Hi, Wi) -> L class logits, L deltas and L centerness logits; see `FCOS`."""

@@ -5,12 +5,13 @@ Shapes: N images; C channels; H, W size of an image before padding.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from detectron2.config.config.node import CfgNode
 from detectron2.structures.image_list import ImageList
 from detectron2.structures.instances import Instances
 from detectron2.utils.user_errors import UserValueError
@@ -21,9 +22,18 @@ from ..backbone.backbone import Backbone
 class ImageModel(nn.Module):
     """Base of models that take a list of dicts with an `image` each."""
 
+    # Config keys that say how many classes of things and of stuff there are, for checks of the data. A model
+    # that is registered declares those it has; "thing" goes with `instances`, "stuff" with `sem_seg`.
+    class_count_keys: ClassVar[Mapping[str, str]] = {}
+
     backbone: Backbone
     pixel_mean: Tensor
     pixel_std: Tensor
+
+    @staticmethod
+    def image_arguments(cfg: CfgNode) -> dict[str, Any]:
+        """Arguments `pixel_mean` and `pixel_std`, which every model has, from a config."""
+        return {"pixel_mean": cfg.MODEL.PIXEL_MEAN, "pixel_std": cfg.MODEL.PIXEL_STD}
 
     def _setup_images(
         self, backbone: Backbone, pixel_mean: Sequence[float], pixel_std: Sequence[float]
@@ -58,8 +68,11 @@ class ImageModel(nn.Module):
                     f"Expected (C, H, W) images with {len(self.pixel_mean)} channels as MODEL.PIXEL_MEAN; "
                     f"got an image of shape {tuple(image.shape)}. See INPUT.FORMAT."
                 )
-        normalised = [(image - self.pixel_mean) / self.pixel_std for image in images]
-        return self._batch(normalised, pad_value=0.0)
+        return self._batch([self.normalize(image) for image in images], pad_value=0.0)
+
+    def normalize(self, image: Tensor) -> Tensor:
+        """(C, H, W) image with values in [0, 255] -> the same with the means and deviations taken out."""
+        return (image - self.pixel_mean) / self.pixel_std
 
     def _batch(self, tensors: list[Tensor], pad_value: float) -> ImageList:
         return ImageList.from_tensors(
@@ -70,18 +83,18 @@ class ImageModel(nn.Module):
         )
 
     def _ground_truth(
-        self, batched_inputs: list[dict[str, Any]], num_classes: int | None = None, key: str = ""
+        self, batched_inputs: list[dict[str, Any]], num_classes: int | None = None
     ) -> list[Instances] | None:
         """The `instances` of a batch on the model's device; None where there are none.
 
         Args:
             batched_inputs: per image, a dict that may have `instances`.
             num_classes: class ids from here on are refused; None for no check.
-            key: the config key that sets this number.
         """
         if "instances" not in batched_inputs[0]:
             return None
         if num_classes is not None:
+            key = self.class_count_keys.get("thing", "num_classes of the model")
             for x in batched_inputs:
                 check_class_ids(x["instances"].gt_classes, num_classes, key, x.get("file_name"))
         return [x["instances"].to(self.device) for x in batched_inputs]
@@ -93,8 +106,9 @@ class ImageModel(nn.Module):
         if "sem_seg" not in batched_inputs[0]:
             return None
         if num_classes is not None:
+            key = self.class_count_keys.get("stuff", "num_classes of the semantic head")
             for x in batched_inputs:
-                check_sem_seg_ids(x["sem_seg"], num_classes, ignore_value, x.get("file_name"))
+                check_sem_seg_ids(x["sem_seg"], num_classes, ignore_value, key, x.get("file_name"))
         labels = [x["sem_seg"].to(self.device, non_blocking=True).long() for x in batched_inputs]
         return self._batch(labels, pad_value=ignore_value).tensor
 
@@ -131,7 +145,7 @@ def check_class_ids(gt_classes: Tensor, num_classes: int, key: str, file_name: s
 
 
 def check_sem_seg_ids(
-    sem_seg: Tensor, num_classes: int, ignore_value: int, file_name: str | None = None
+    sem_seg: Tensor, num_classes: int, ignore_value: int, key: str, file_name: str | None = None
 ) -> None:
     """Refuse semantic labels that the model has no output for; on CPU tensors only, as `check_class_ids`.
 
@@ -139,6 +153,7 @@ def check_sem_seg_ids(
         sem_seg: (H, W) labels.
         num_classes: how many classes the model has.
         ignore_value: the label that is not trained on.
+        key: the config key that says how many classes there are.
         file_name: the image, for the message.
 
     Raises:
@@ -150,8 +165,8 @@ def check_sem_seg_ids(
     if is_wrong.any():
         raise UserValueError(
             f"The semantic ground truth{_of(file_name)} has the label {int(sem_seg[is_wrong][0])}, but "
-            f"MODEL.SEM_SEG_HEAD.NUM_CLASSES is {num_classes} and its IGNORE_VALUE {ignore_value}: set "
-            "NUM_CLASSES to the number of classes of the data set, or correct its label maps."
+            f"{key} is {num_classes} and the ignored label {ignore_value}: set {key} to the number of "
+            "classes of the data set, or correct its label maps."
         )
 
 

@@ -26,6 +26,11 @@ logger = logging.getLogger(__name__)
 class PanopticFPN(GeneralizedRCNN):
     """Instances of things from region heads, stuff from a semantic head, and both in one map."""
 
+    class_count_keys = {
+        "thing": "MODEL.ROI_HEADS.NUM_CLASSES",
+        "stuff": "MODEL.SEM_SEG_HEAD.NUM_CLASSES",
+    }
+
     @configurable
     def __init__(
         self,
@@ -34,14 +39,16 @@ class PanopticFPN(GeneralizedRCNN):
         combine_overlap_thresh: float = 0.5,
         combine_stuff_area_thresh: float = 4096,
         combine_instances_score_thresh: float = 0.5,
+        instance_loss_weight: float = 1.0,
         **kwargs: Any,
     ) -> None:
         """
         Args:
             sem_seg_head: features -> logits, or losses in training.
-            combine_overlap_thresh: see `combine_semantic_and_instance_outputs`; so are the next two.
-            combine_stuff_area_thresh: see there.
-            combine_instances_score_thresh: see there.
+            combine_overlap_thresh: an instance with more than this share of its mask taken is dropped.
+            combine_stuff_area_thresh: a stuff class with fewer free pixels is dropped.
+            combine_instances_score_thresh: instances with lower scores are dropped.
+            instance_loss_weight: factor of all losses of the region heads, beside their own weights.
             kwargs: of `GeneralizedRCNN`.
         """
         super().__init__(**kwargs)
@@ -49,6 +56,7 @@ class PanopticFPN(GeneralizedRCNN):
         self.combine_overlap_thresh = combine_overlap_thresh
         self.combine_stuff_area_thresh = combine_stuff_area_thresh
         self.combine_instances_score_thresh = combine_instances_score_thresh
+        self.instance_loss_weight = instance_loss_weight
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -59,14 +67,13 @@ class PanopticFPN(GeneralizedRCNN):
                 "MODEL.PANOPTIC_FPN.COMBINE.ENABLED has no effect: results always hold a panoptic map. Call "
                 "`model.inference(inputs, do_postprocess=False)` for the results before merging."
             )
-        if node.INSTANCE_LOSS_WEIGHT != 1.0:
-            _scale_instance_losses(arguments["roi_heads"], node.INSTANCE_LOSS_WEIGHT)
         return {
             **arguments,
             "sem_seg_head": build_sem_seg_head(cfg, arguments["backbone"].output_shape()),
             "combine_overlap_thresh": node.COMBINE.OVERLAP_THRESH,
             "combine_stuff_area_thresh": node.COMBINE.STUFF_AREA_LIMIT,
             "combine_instances_score_thresh": node.COMBINE.INSTANCES_CONFIDENCE_THRESH,
+            "instance_loss_weight": node.INSTANCE_LOSS_WEIGHT,
         }
 
     def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:
@@ -97,13 +104,24 @@ class PanopticFPN(GeneralizedRCNN):
         detection_losses = self._detection_losses(batched_inputs, images, features, gt_instances)
         return {**sem_seg_losses, **detection_losses}
 
-    def inference(  # type: ignore[override]  # it cannot start from given boxes
-        self, batched_inputs: list[dict[str, Any]], do_postprocess: bool = True
+    def _weigh_instance_losses(self, losses: dict[str, Tensor]) -> dict[str, Tensor]:
+        if self.instance_loss_weight == 1.0:
+            return losses
+        return {name: loss * self.instance_loss_weight for name, loss in losses.items()}
+
+    def inference(
+        self,
+        batched_inputs: list[dict[str, Any]],
+        detected_instances: list[Instances] | bool | None = None,
+        do_postprocess: bool = True,
     ) -> Any:
         """Segment.
 
         Args:
             batched_inputs: see `forward`.
+            detected_instances: per image, boxes and classes that are known already; then only masks and
+                keypoints of instances are predicted. A bool is `do_postprocess`, which is the second
+                argument in the package that this one replaces.
             do_postprocess: bring the results to the frame of the original images, and merge them.
 
         Returns:
@@ -111,11 +129,12 @@ class PanopticFPN(GeneralizedRCNN):
             frame of the network input.
         """
         assert not self.training, "inference is for models in eval mode"
+        if isinstance(detected_instances, bool):
+            detected_instances, do_postprocess = None, detected_instances
         images = self.preprocess_image(batched_inputs)
         features = self.backbone(images.tensor)
-        proposals, _ = self._propose(batched_inputs, images, features)
         logits, _ = self.sem_seg_head(features, None)
-        instances, _ = self.roi_heads(images, features, proposals, None)
+        instances = self._detect(batched_inputs, images, features, detected_instances)
         if not do_postprocess:
             return instances, logits
         return [
@@ -130,25 +149,26 @@ class PanopticFPN(GeneralizedRCNN):
         size = output_size(batched_input, image_size)
         sem_seg = sem_seg_postprocess(logits, image_size, *size)
         detections = detector_postprocess(instances, *size)
-        panoptic = combine_semantic_and_instance_outputs(
+        return {
+            "sem_seg": sem_seg,
+            "instances": detections,
+            "panoptic_seg": self.combine(detections, sem_seg),
+        }
+
+    def combine(self, detections: Instances, sem_seg: Tensor) -> tuple[Tensor, list[dict[str, Any]]]:
+        """Merge the results of one image, by the model's thresholds.
+
+        Args:
+            detections: with `pred_masks` (R, H, W), `scores` and `pred_classes`.
+            sem_seg: (K, H, W) logits or probabilities.
+
+        Returns:
+            (H, W) segment ids and a dict per segment, as of `combine_semantic_and_instance_outputs`.
+        """
+        return combine_semantic_and_instance_outputs(
             detections,
             sem_seg.argmax(dim=0),
             self.combine_overlap_thresh,
             self.combine_stuff_area_thresh,
             self.combine_instances_score_thresh,
         )
-        return {"sem_seg": sem_seg, "instances": detections, "panoptic_seg": panoptic}
-
-
-def _scale_instance_losses(roi_heads: Any, factor: float) -> None:
-    """Multiply the weights of all losses of region heads."""
-    predictor = roi_heads.box_predictor
-    heads: list[Any] = list(predictor) if isinstance(predictor, nn.ModuleList) else [predictor]
-    for head in heads:
-        head.loss_weight = {
-            name: head.loss_weight.get(name, 1.0) * factor for name in ("loss_cls", "loss_box_reg")
-        }
-    for name in ("mask_head", "keypoint_head"):
-        head = getattr(roi_heads, name, None)
-        if head is not None:
-            head.loss_weight = head.loss_weight * factor

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from detectron2.config.config.construction import configurable
 from detectron2.config.config.node import CfgNode
+from detectron2.structures.image_list import ImageList
 from detectron2.structures.instances import Instances
 from detectron2.utils.events import get_event_storage
 from detectron2.utils.user_errors import UserValueError
@@ -30,6 +31,8 @@ from .training_pictures import put_picture_of_boxes
 @META_ARCH_REGISTRY.register()
 class GeneralizedRCNN(ImageModel):
     """Backbone, proposals, region heads."""
+
+    class_count_keys = {"thing": "MODEL.ROI_HEADS.NUM_CLASSES"}
 
     @configurable
     def __init__(
@@ -72,8 +75,7 @@ class GeneralizedRCNN(ImageModel):
             "roi_heads": build_roi_heads(cfg, shapes),
             "input_format": cfg.INPUT.FORMAT,
             "vis_period": cfg.VIS_PERIOD,
-            "pixel_mean": cfg.MODEL.PIXEL_MEAN,
-            "pixel_std": cfg.MODEL.PIXEL_STD,
+            **cls.image_arguments(cfg),
         }
 
     def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:
@@ -97,16 +99,21 @@ class GeneralizedRCNN(ImageModel):
 
     def _checked_instances(self, batched_inputs: list[dict[str, Any]]) -> list[Instances] | None:
         num_classes = getattr(self.roi_heads, "num_classes", None)
-        return self._ground_truth(batched_inputs, num_classes, "MODEL.ROI_HEADS.NUM_CLASSES")
+        return self._ground_truth(batched_inputs, num_classes)
 
     def _detection_losses(
         self, batched_inputs: list[dict[str, Any]], images: Any, features: Any, gt_instances: Any
     ) -> dict[str, Tensor]:
+        """Losses of proposals and of region heads."""
         proposals, proposal_losses = self._propose(batched_inputs, images, features, gt_instances)
         _, detector_losses = self.roi_heads(images, features, proposals, gt_instances)
         if self.vis_period > 0 and get_event_storage().iter % self.vis_period == 0:
             self.visualize_training(batched_inputs, proposals)
-        return {**proposal_losses, **detector_losses}
+        return {**proposal_losses, **self._weigh_instance_losses(detector_losses)}
+
+    def _weigh_instance_losses(self, losses: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Losses of the region heads as they go into the sum."""
+        return losses
 
     def _propose(
         self, batched_inputs: list[dict[str, Any]], images: Any, features: Any, gt_instances: Any = None
@@ -141,15 +148,40 @@ class GeneralizedRCNN(ImageModel):
         assert not self.training, "inference is for models in eval mode"
         images = self.preprocess_image(batched_inputs)
         features = self.backbone(images.tensor)
-        if detected_instances is None:
-            proposals, _ = self._propose(batched_inputs, images, features)
-            results, _ = self.roi_heads(images, features, proposals, None)
-        else:
-            known = [x.to(self.device) for x in detected_instances]
-            results = self.roi_heads.forward_with_given_boxes(features, known)  # type: ignore[operator]
+        results = self._detect(batched_inputs, images, features, detected_instances)
         if not do_postprocess:
             return results
         return self._postprocess(results, batched_inputs, images.image_sizes)
+
+    def predict_in_boxes(
+        self, batched_inputs: list[dict[str, Any]], instances: list[Instances]
+    ) -> list[Instances]:
+        """Predict masks and keypoints in given boxes, and nothing else.
+
+        Args:
+            batched_inputs: see `forward`.
+            instances: per image, with `pred_boxes` and `pred_classes`.
+
+        Returns:
+            Per image, the instances with what the heads add, in the frame of the network input.
+        """
+        images = self.preprocess_image(batched_inputs)
+        return self._detect(batched_inputs, images, self.backbone(images.tensor), instances)
+
+    def _detect(
+        self,
+        batched_inputs: list[dict[str, Any]],
+        images: ImageList,
+        features: dict[str, Tensor],
+        known: list[Instances] | None,
+    ) -> list[Instances]:
+        """Per image, `Instances` in the frame of the network input, in known boxes where there are such."""
+        roi_heads: Any = self.roi_heads
+        if known is not None:
+            return roi_heads.forward_with_given_boxes(features, [x.to(self.device) for x in known])
+        proposals, _ = self._propose(batched_inputs, images, features)
+        results, _ = roi_heads(images, features, proposals, None)
+        return results
 
     @staticmethod
     def _postprocess(
@@ -210,8 +242,7 @@ class ProposalNetwork(ImageModel):
         return {
             "backbone": backbone,
             "proposal_generator": proposal_generator,
-            "pixel_mean": cfg.MODEL.PIXEL_MEAN,
-            "pixel_std": cfg.MODEL.PIXEL_STD,
+            **cls.image_arguments(cfg),
         }
 
     def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:

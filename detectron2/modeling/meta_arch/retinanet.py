@@ -26,7 +26,8 @@ from detectron2.utils.user_errors import UserValueError
 from ..anchor_generator import build_anchor_generator
 from ..backbone.backbone import Backbone, stated
 from ..backbone.build import build_backbone
-from ..box_regression import Box2BoxTransform, BoxTransform, _dense_box_regression_loss
+from ..box_regression import Box2BoxTransform, BoxTransform, dense_box_regression_loss
+from ..inference import Detections
 from ..matcher import Matcher
 from .build import META_ARCH_REGISTRY
 from .dense_detector import DenseDetector, one_hot_targets, targets_of_matches
@@ -41,7 +42,7 @@ class RetinaNet(DenseDetector):
     """Classify and refine anchors on all feature levels."""
 
     num_classes: int
-    num_classes_key = "MODEL.RETINANET.NUM_CLASSES"
+    class_count_keys = {"thing": "MODEL.RETINANET.NUM_CLASSES"}
 
     @configurable
     def __init__(
@@ -78,8 +79,8 @@ class RetinaNet(DenseDetector):
             num_classes: K.
             focal_loss_alpha: weight of the positive class.
             focal_loss_gamma: how much less well-classified anchors count.
-            smooth_l1_beta: see `_dense_box_regression_loss`.
-            box_reg_loss_type: see `_dense_box_regression_loss`.
+            smooth_l1_beta: see `dense_box_regression_loss`.
+            box_reg_loss_type: see `dense_box_regression_loss`.
             test_score_thresh: only higher scores count.
             test_topk_candidates: most candidates per level before NMS.
             test_nms_thresh: IoU above which the lower-scored of two detections of a class goes.
@@ -123,8 +124,7 @@ class RetinaNet(DenseDetector):
             "test_topk_candidates": node.TOPK_CANDIDATES_TEST,
             "test_nms_thresh": node.NMS_THRESH_TEST,
             "max_detections_per_image": cfg.TEST.DETECTIONS_PER_IMAGE,
-            "pixel_mean": cfg.MODEL.PIXEL_MEAN,
-            "pixel_std": cfg.MODEL.PIXEL_STD,
+            **cls.image_arguments(cfg),
             "vis_period": cfg.VIS_PERIOD,
             "input_format": cfg.INPUT.FORMAT,
         }
@@ -170,7 +170,7 @@ class RetinaNet(DenseDetector):
             self.focal_loss_gamma,
             reduction="sum",
         )
-        loss_box_reg = _dense_box_regression_loss(
+        loss_box_reg = dense_box_regression_loss(
             list(anchors),
             self.box2box_transform,
             pred_anchor_deltas,
@@ -210,11 +210,20 @@ class RetinaNet(DenseDetector):
         logits, deltas = self._in_anchor_order(predictions, self.num_classes, 4)
         anchors = self.anchor_generator(features)
         return [
-            self.inference_single_image(
-                anchors, [x[i].float().sigmoid() for x in logits], [x[i] for x in deltas], image_size
-            )
+            self.inference_single_image(anchors, _scores_of(logits, i), [x[i] for x in deltas], image_size)
             for i, image_size in enumerate(images.image_sizes)
         ]
+
+    def detect_in_one_image(self, features_by_name: dict[str, Tensor]) -> Detections:
+        """Detect, with tensors alone: what `forward` does in testing, in a form that can be exported.
+
+        Args:
+            features_by_name: (1, C, Hi, Wi) each.
+        """
+        features = [features_by_name[name] for name in self.head_in_features]
+        logits, deltas = self._in_anchor_order(self.head(features), self.num_classes, 4)
+        anchors = self.anchor_generator(features)
+        return self.choose_detections(anchors, _scores_of(logits, 0), [x[0] for x in deltas])
 
 
 class RetinaNetHead(nn.Module):
@@ -251,7 +260,7 @@ class RetinaNetHead(nn.Module):
         self.cls_score = nn.Conv2d(conv_dims[-1], num_anchors * num_classes, 3, padding=1)
         self.bbox_pred = nn.Conv2d(conv_dims[-1], num_anchors * 4, 3, padding=1)
         for part in (self.cls_subnet, self.bbox_subnet, self.cls_score, self.bbox_pred):
-            _init_convolutions(part)
+            init_convolutions(part)
         nn.init.constant_(self.cls_score.bias, math.log(prior_prob / (1 - prior_prob)))  # type: ignore[arg-type]
 
     def _make_subnets(
@@ -305,6 +314,11 @@ class RetinaNetHead(nn.Module):
             raise UserValueError(f"the head is made for {self._num_features} levels, got {len(features)}")
 
 
+def _scores_of(logits: list[Tensor], image: int) -> list[Tensor]:
+    """L tensors (N, Ri, K) of logits -> L tensors (Ri, K) of one image's scores."""
+    return [x[image].float().sigmoid() for x in logits]
+
+
 def _norm_of_levels(norm: Norm, channels: int, num_levels: int) -> nn.Module | None:
     if norm == "BN":
         return CycleBatchNormList(num_levels, nn.BatchNorm2d, num_features=channels)
@@ -313,7 +327,7 @@ def _norm_of_levels(norm: Norm, channels: int, num_levels: int) -> nn.Module | N
     return get_norm(norm, channels)
 
 
-def _init_convolutions(module: nn.Module) -> None:
+def init_convolutions(module: nn.Module) -> None:
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d):
             nn.init.normal_(layer.weight, std=0.01)

@@ -42,6 +42,8 @@ def build_sem_seg_head(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> nn.Mo
 class SemanticSegmentor(ImageModel):
     """Backbone and a semantic head."""
 
+    class_count_keys = {"stuff": "MODEL.SEM_SEG_HEAD.NUM_CLASSES"}
+
     @configurable
     def __init__(
         self,
@@ -68,8 +70,7 @@ class SemanticSegmentor(ImageModel):
         return {
             "backbone": backbone,
             "sem_seg_head": build_sem_seg_head(cfg, backbone.output_shape()),
-            "pixel_mean": cfg.MODEL.PIXEL_MEAN,
-            "pixel_std": cfg.MODEL.PIXEL_STD,
+            **cls.image_arguments(cfg),
         }
 
     def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:

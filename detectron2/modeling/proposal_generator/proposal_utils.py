@@ -7,19 +7,15 @@ Boxes are XYXY (B=4), or XYWHA (B=5) where the class of boxes is `RotatedBoxes`,
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
-from detectron2.layers.nms import batched_nms
-from detectron2.layers.wrappers import smaller_size
 from detectron2.structures.boxes import Boxes
 from detectron2.structures.instances import Instances
 from detectron2.utils.user_errors import UserFloatingPointError, UserValueError
 
-# (boxes (R, B), scores (R,), groups (R,), IoU threshold) -> indices to keep, best first.
-BatchedNms = Callable[[Tensor, Tensor, Tensor, float], Tensor]
+from ..inference import UPRIGHT, BoxKind, choose_proposals, is_finite, top_per_level
 
 
 def find_top_rpn_proposals(
@@ -59,8 +55,7 @@ def find_top_rpn_proposals(
         post_nms_topk,
         min_box_size,
         training,
-        box_type=Boxes,
-        nms=batched_nms,
+        kind=UPRIGHT,
     )
 
 
@@ -74,44 +69,33 @@ def select_top_proposals(
     min_box_size: float,
     training: bool,
     *,
-    box_type: type[Boxes],
-    nms: BatchedNms,
+    kind: BoxKind,
 ) -> list[Instances]:
-    """Do what `find_top_rpn_proposals` does for any class of boxes and its NMS."""
-    boxes, scores, levels = top_per_level(proposals, pred_objectness_logits, pre_nms_topk)
-    finite = boxes.isfinite().all(dim=-1) & scores.isfinite()  # (N, R)
-    all_finite = bool(finite.all())
-    if training and not all_finite:
+    """Do what `find_top_rpn_proposals` does for any kind of boxes."""
+    boxes, scores, levels = top_per_level(proposals, pred_objectness_logits, int(pre_nms_topk))
+    if training and not is_finite(boxes, scores).all():
         raise UserFloatingPointError(
             "The proposal generator predicts NaN or infinite boxes or scores: training has diverged. Lower "
             "SOLVER.BASE_LR, lengthen SOLVER.WARMUP_ITERS or set SOLVER.CLIP_GRADIENTS.ENABLED."
         )
     results = []
-    for i, image_size in enumerate(image_sizes):
-        boxes_i, scores_i, levels_i = boxes[i], scores[i], levels
-        if not all_finite:
-            boxes_i, scores_i, levels_i = boxes_i[finite[i]], scores_i[finite[i]], levels[finite[i]]
-        candidates = box_type(boxes_i)
-        candidates.clip(image_size)
-        large = candidates.nonempty(threshold=min_box_size).nonzero().flatten()
-        candidates, scores_i, levels_i = candidates[large], scores_i[large], levels_i[large]
-        keep = nms(candidates.tensor, scores_i, levels_i, nms_thresh)[:post_nms_topk]
+    for boxes_of_image, scores_of_image, image_size in zip(boxes, scores, image_sizes):
+        chosen_boxes, chosen_scores = choose_proposals(
+            boxes_of_image,
+            scores_of_image,
+            levels,
+            image_size,
+            nms_thresh=nms_thresh,
+            topk=post_nms_topk,
+            min_size=min_box_size,
+            kind=kind,
+        )
         results.append(
-            Instances(image_size, proposal_boxes=candidates[keep], objectness_logits=scores_i[keep])
+            Instances(
+                image_size, proposal_boxes=kind.structure(chosen_boxes), objectness_logits=chosen_scores
+            )
         )
     return results
-
-
-def top_per_level(proposals: list[Tensor], logits: list[Tensor], topk: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Boxes (N, R, B), scores (N, R) and level (R,) of the k best of every level, level by level."""
-    boxes, scores, levels = [], [], []
-    for level, (boxes_of_level, logits_of_level) in enumerate(zip(proposals, logits)):
-        count = smaller_size(logits_of_level.shape[1], int(topk))
-        best, rows = logits_of_level.topk(count, dim=1)
-        boxes.append(boxes_of_level.gather(1, rows[..., None].expand(-1, -1, boxes_of_level.shape[2])))
-        scores.append(best)
-        levels.append(torch.full((count,), level, dtype=torch.int64, device=best.device))
-    return torch.cat(boxes, dim=1), torch.cat(scores, dim=1), torch.cat(levels)
 
 
 def add_ground_truth_to_proposals(

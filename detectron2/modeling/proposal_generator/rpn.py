@@ -27,7 +27,8 @@ from detectron2.utils.user_errors import UserValueError
 
 from ..anchor_generator import build_anchor_generator
 from ..backbone.backbone import stated
-from ..box_regression import Box2BoxTransform, BoxTransform, _dense_box_regression_loss
+from ..box_regression import Box2BoxTransform, BoxTransform, dense_box_regression_loss
+from ..inference import UPRIGHT, BoxKind, choose_proposals, in_anchor_order, top_per_level
 from ..matcher import Matcher
 from ..metrics import put_metrics
 from ..sampling import subsample_labels
@@ -113,8 +114,8 @@ class StandardRPNHead(nn.Module):
 class RPN(nn.Module):
     """Propose boxes that may hold an object of any class, and learn to."""
 
-    # How boxes are put together and compared; a subclass for other boxes replaces both.
-    _box_type: type[Boxes] = Boxes
+    # What the boxes are and how they are compared; a subclass for other boxes replaces both.
+    box_kind: BoxKind = UPRIGHT
     _pairwise_iou: Callable[[Any, Any], Tensor] = staticmethod(pairwise_iou)
 
     @configurable
@@ -153,8 +154,8 @@ class RPN(nn.Module):
             anchor_boundary_thresh: anchors that reach further than this out of the image are ignored in
                 training; negative to ignore none.
             loss_weight: one factor, or one for each of "loss_rpn_cls" and "loss_rpn_loc".
-            box_reg_loss_type: see `_dense_box_regression_loss`.
-            smooth_l1_beta: see `_dense_box_regression_loss`.
+            box_reg_loss_type: see `dense_box_regression_loss`.
+            smooth_l1_beta: see `dense_box_regression_loss`.
         """
         super().__init__()
         self.rpn_head, self.anchor_generator = head, anchor_generator
@@ -211,16 +212,7 @@ class RPN(nn.Module):
             Per image, `Instances` with `proposal_boxes` and `objectness_logits`, best first; and the losses,
             empty when not training.
         """
-        feature_list = [features[name] for name in self.in_features]
-        anchors = self.anchor_generator(feature_list)
-        logits, deltas = self.rpn_head(feature_list)
-        box_dim = anchors[0].tensor.shape[1]
-        # From here on in float32: mixed precision ends at the head.
-        logits = [x.permute(0, 2, 3, 1).flatten(1).float() for x in logits]  # (N, Ri)
-        deltas = [
-            x.unflatten(1, (-1, box_dim)).permute(0, 3, 4, 1, 2).flatten(1, 3).float()  # (N, Ri, B)
-            for x in deltas
-        ]
+        anchors, logits, deltas = self.predict(features)
         losses: dict[str, Tensor] = {}
         if self.training:
             if gt_instances is None:
@@ -228,6 +220,49 @@ class RPN(nn.Module):
             gt_labels, gt_boxes = self.label_and_sample_anchors(anchors, gt_instances)
             losses = self.losses(anchors, logits, gt_labels, deltas, gt_boxes)
         return self.predict_proposals(anchors, logits, deltas, images.image_sizes), losses
+
+    def predict(self, features: dict[str, Tensor]) -> tuple[list[Boxes], list[Tensor], list[Tensor]]:
+        """Run the head.
+
+        Args:
+            features: by name, (N, C, Hi, Wi).
+
+        Returns:
+            Per level, Ri anchors, (N, Ri) logits and (N, Ri, B) deltas.
+        """
+        feature_list = [features[name] for name in self.in_features]
+        anchors = self.anchor_generator(feature_list)
+        logits, deltas = self.rpn_head(feature_list)
+        box_dim = anchors[0].tensor.shape[1]
+        # From here on in float32: mixed precision ends at the head.
+        logits = [x.permute(0, 2, 3, 1).flatten(1).float() for x in logits]  # (N, Ri)
+        return anchors, logits, [in_anchor_order(x, box_dim).float() for x in deltas]
+
+    def propose_in_one_image(self, features: dict[str, Tensor], image_size: tuple[int, int]) -> Tensor:
+        """Propose, with tensors alone: what `forward` does in testing, in a form that can be exported.
+
+        Args:
+            features: by name, (1, C, Hi, Wi).
+            image_size: (height, width) without padding.
+
+        Returns:
+            (R, B) boxes, best first.
+        """
+        anchors, logits, deltas = self.predict(features)
+        boxes, scores, levels = top_per_level(
+            self.decode_proposals(anchors, deltas), logits, int(self.pre_nms_topk[False])
+        )
+        chosen, _ = choose_proposals(
+            boxes[0],
+            scores[0],
+            levels,
+            image_size,
+            nms_thresh=self.nms_thresh,
+            topk=int(self.post_nms_topk[False]),
+            min_size=self.min_box_size,
+            kind=self.box_kind,
+        )
+        return chosen
 
     @torch.no_grad()
     def label_and_sample_anchors(
@@ -243,7 +278,7 @@ class RPN(nn.Module):
             Per image, (R,) int8 labels, -1 for anchors that were not drawn; and (R, B) the ground truth box
             of each anchor, which means something only where the label is 1.
         """
-        all_anchors = self._box_type.cat(anchors)
+        all_anchors = self.box_kind.structure.cat(anchors)
         labels_per_image, boxes_per_image = [], []
         for gt in gt_instances:
             boxes = gt.gt_boxes
@@ -297,7 +332,7 @@ class RPN(nn.Module):
                 "rpn/num_neg_anchors": (labels == 0).sum() / num_images,
             }
         )
-        localization = _dense_box_regression_loss(
+        localization = dense_box_regression_loss(
             list(anchors),
             self.box2box_transform,
             pred_anchor_deltas,
@@ -335,7 +370,7 @@ class RPN(nn.Module):
             Per image, `Instances` with `proposal_boxes` and `objectness_logits`.
         """
         return find_top_rpn_proposals(
-            self._decode_proposals(anchors, pred_anchor_deltas),
+            self.decode_proposals(anchors, pred_anchor_deltas),
             pred_objectness_logits,
             image_sizes,
             self.nms_thresh,
@@ -345,7 +380,7 @@ class RPN(nn.Module):
             self.training,
         )
 
-    def _decode_proposals(self, anchors: list[Boxes], pred_anchor_deltas: list[Tensor]) -> list[Tensor]:
+    def decode_proposals(self, anchors: list[Boxes], pred_anchor_deltas: list[Tensor]) -> list[Tensor]:
         """Per level, (N, Ri, B) boxes."""
         return [
             self.box2box_transform.apply_deltas(deltas, level.tensor.expand(len(deltas), -1, -1))

@@ -12,14 +12,14 @@ from torch import Tensor
 
 from detectron2.config.config.construction import configurable
 from detectron2.config.config.node import CfgNode
-from detectron2.layers.nms import batched_nms_rotated
 from detectron2.layers.shape_spec import ShapeSpec
 from detectron2.structures.boxes import Boxes
 from detectron2.structures.instances import Instances
-from detectron2.structures.rotated_boxes import RotatedBoxes, pairwise_iou
+from detectron2.structures.rotated_boxes import pairwise_iou
 from detectron2.utils.user_errors import UserNotImplementedError
 
 from ..box_regression import Box2BoxTransformRotated
+from ..inference import ROTATED
 from .build import PROPOSAL_GENERATOR_REGISTRY
 from .proposal_utils import select_top_proposals
 from .rpn import RPN
@@ -52,8 +52,7 @@ def find_top_rrpn_proposals(
         post_nms_topk,
         min_box_size,
         training,
-        box_type=RotatedBoxes,
-        nms=batched_nms_rotated,
+        kind=ROTATED,
     )
 
 
@@ -61,7 +60,7 @@ def find_top_rrpn_proposals(
 class RRPN(RPN):
     """Propose rotated boxes; matching, decoding and NMS use the rotated IoU."""
 
-    _box_type = RotatedBoxes
+    box_kind = ROTATED
     _pairwise_iou = staticmethod(pairwise_iou)
 
     @configurable
@@ -89,7 +88,7 @@ class RRPN(RPN):
     ) -> list[Instances]:
         """Decode predictions and keep the best of every image; see `RPN.predict_proposals`."""
         return find_top_rrpn_proposals(
-            self._decode_proposals(anchors, pred_anchor_deltas),
+            self.decode_proposals(anchors, pred_anchor_deltas),
             pred_objectness_logits,
             image_sizes,
             self.nms_thresh,

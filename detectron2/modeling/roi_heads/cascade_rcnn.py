@@ -20,13 +20,14 @@ from detectron2.utils.events import get_event_storage, has_event_storage
 from detectron2.utils.user_errors import UserValueError
 
 from ..box_regression import Box2BoxTransform
+from ..inference import UPRIGHT, run_cascade
 from ..matcher import Matcher
 from ..metrics import put_metrics
 from ..poolers import ROIPooler
 from .box_head import build_box_head
 from .fast_rcnn import FastRCNNOutputLayers, Predictions, fast_rcnn_inference
 from .roi_heads.base import ROI_HEADS_REGISTRY
-from .roi_heads.standard import StandardROIHeads, _build_pooler
+from .roi_heads.standard import StandardROIHeads, build_pooler, run_box_head
 
 
 @ROI_HEADS_REGISTRY.register()
@@ -92,7 +93,7 @@ class CascadeROIHeads(StandardROIHeads):
                 f"The first MODEL.ROI_BOX_CASCADE_HEAD.IOUS, {node.IOUS[0]}, must be "
                 f"MODEL.ROI_HEADS.IOU_THRESHOLDS[0], {cfg.MODEL.ROI_HEADS.IOU_THRESHOLDS[0]}"
             )
-        pooler, pooled_shape = _build_pooler(cfg, cfg.MODEL.ROI_BOX_HEAD, input_shape)
+        pooler, pooled_shape = build_pooler(cfg, cfg.MODEL.ROI_BOX_HEAD, input_shape)
         heads, predictors, matchers = [], [], []
         for iou, weights in zip(node.IOUS, node.BBOX_REG_WEIGHTS):
             head = build_box_head(cfg, pooled_shape)
@@ -133,25 +134,22 @@ class CascadeROIHeads(StandardROIHeads):
         """Losses of all stages in training, detections per image otherwise."""
         feature_list = [features[name] for name in self.box_in_features]
         image_sizes = [p.image_size for p in proposals]
-        losses: dict[str, Tensor] = {}
-        probs_per_stage: list[list[Tensor]] = []
-        boxes: list[Tensor] = []
-        for stage in range(self.num_cascade_stages):
-            predictor = self.box_predictor[stage]  # type: ignore[index]  # a ModuleList
-            if stage > 0:
-                proposals = self._create_proposals_from_boxes(boxes, image_sizes)
-                if targets is not None and self.training:
-                    proposals = self._match_and_label_boxes(proposals, stage, targets)
-            predictions = self._run_stage(feature_list, proposals, stage)
-            boxes = predictor.predict_boxes(predictions, proposals)
-            if self.training:
-                losses.update(_losses_of_stage(predictor, predictions, proposals, stage))
-            else:
-                probs_per_stage.append(predictor.predict_probs(predictions, proposals))
         if self.training:
-            return losses
-        # All stages have a say in the class, the last alone in the box.
-        probs = [torch.stack(per_stage).mean(dim=0) for per_stage in zip(*probs_per_stage)]
+            return self._losses_of_stages(feature_list, proposals, targets)
+
+        def run_stage(stage: int, sources: list[Instances]) -> tuple[list[Tensor], list[Tensor]]:
+            predictor = self._predictors[stage]
+            predictions = self._run_stage(feature_list, sources, stage)
+            boxes = predictor.predict_boxes(predictions, sources)
+            return boxes, predictor.predict_probs(predictions, sources)
+
+        boxes, probs = run_cascade(
+            self.num_cascade_stages,
+            proposals,
+            run_stage,
+            lambda boxes: self._create_proposals_from_boxes(boxes, image_sizes),
+        )
+        predictor: Any = self.last_box_predictor
         detections, _ = fast_rcnn_inference(
             boxes,
             probs,
@@ -161,6 +159,53 @@ class CascadeROIHeads(StandardROIHeads):
             predictor.test_topk_per_image,
         )
         return detections
+
+    def _losses_of_stages(
+        self, feature_list: list[Tensor], proposals: list[Instances], targets: list[Instances] | None
+    ) -> dict[str, Tensor]:
+        """Losses of all stages, each trained on what the one before made of the proposals."""
+        image_sizes = [p.image_size for p in proposals]
+        losses: dict[str, Tensor] = {}
+        boxes: list[Tensor] = []
+        for stage, predictor in enumerate(self._predictors):
+            if stage > 0:
+                proposals = self._create_proposals_from_boxes(boxes, image_sizes)
+                if targets is not None:
+                    proposals = self._match_and_label_boxes(proposals, stage, targets)
+            predictions = self._run_stage(feature_list, proposals, stage)
+            boxes = predictor.predict_boxes(predictions, proposals)
+            losses.update(_losses_of_stage(predictor, predictions, proposals, stage))
+        return losses
+
+    @property
+    def _predictors(self) -> Any:
+        """The S predictors: `box_predictor`, which is a list here."""
+        return self.box_predictor
+
+    @property
+    def last_box_predictor(self) -> nn.Module:
+        """The predictor whose thresholds decide what is a detection."""
+        return self._predictors[-1]
+
+    def _score_boxes(
+        self, feature_list: list[Tensor], proposals: Tensor, image_size: tuple[int, int]
+    ) -> tuple[Tensor, Tensor]:
+        """(R, Kb, 4) boxes of the last stage and (R, K + 1) mean probabilities of all."""
+        heads: Any = self.box_head
+
+        def run_stage(stage: int, sources: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+            boxes, probs = run_box_head(
+                self.box_pooler, heads[stage], self._predictors[stage], feature_list, sources
+            )
+            return [boxes], [probs]
+
+        boxes, probs = run_cascade(
+            self.num_cascade_stages,
+            proposals,
+            run_stage,
+            lambda boxes: UPRIGHT.clip(boxes[0][:, 0], image_size),
+        )
+        return boxes[0], probs[0]
 
     @torch.no_grad()
     def _match_and_label_boxes(

@@ -17,16 +17,15 @@ from torch.nn import functional as F
 from detectron2.config.config.construction import configurable
 from detectron2.config.config.node import CfgNode
 from detectron2.data.detection_utils.metadata_queries import get_fed_loss_cls_weights
-from detectron2.layers.nms import batched_nms
 from detectron2.layers.shape_spec import ShapeSpec
-from detectron2.structures.boxes import Boxes
 from detectron2.structures.instances import Instances
 from detectron2.utils.user_errors import UserValueError
 
 from ..backbone.backbone import stated
-from ..box_regression import Box2BoxTransform, BoxTransform, _dense_box_regression_loss
+from ..box_regression import Box2BoxTransform, BoxTransform, dense_box_regression_loss
+from ..inference import UPRIGHT, class_probabilities
 from ..metrics import put_metrics
-from .detections import choose_detections
+from .detections import detect_in_image
 
 Predictions = tuple[Tensor, Tensor]  # (R, K + 1) class logits and (R, Kb * 4) deltas
 
@@ -69,16 +68,7 @@ def fast_rcnn_inference_single_image(
     topk_per_image: int,
 ) -> tuple[Instances, Tensor]:
     """Do what `fast_rcnn_inference` does for one image; regions with non-finite predictions are dropped."""
-    return choose_detections(
-        boxes.unflatten(1, (-1, 4)),
-        scores,
-        image_shape,
-        score_thresh,
-        nms_thresh,
-        topk_per_image,
-        Boxes,
-        batched_nms,
-    )
+    return detect_in_image(boxes, scores, image_shape, score_thresh, nms_thresh, topk_per_image, kind=UPRIGHT)
 
 
 def _log_classification_stats(logits: Tensor, gt_classes: Tensor, prefix: str = "fast_rcnn") -> None:
@@ -132,8 +122,8 @@ class FastRCNNOutputLayers(nn.Module):
             test_nms_thresh: see there.
             test_topk_per_image: see there.
             cls_agnostic_bbox_reg: one set of deltas per region instead of one per class.
-            smooth_l1_beta: see `_dense_box_regression_loss`.
-            box_reg_loss_type: see `_dense_box_regression_loss`.
+            smooth_l1_beta: see `dense_box_regression_loss`.
+            box_reg_loss_type: see `dense_box_regression_loss`.
             loss_weight: one factor, or one for each of "loss_cls" and "loss_box_reg".
             use_fed_loss: federated loss: every step, only some of the classes count (LVIS).
             use_sigmoid_ce: one binary decision per class instead of softmax.
@@ -304,7 +294,7 @@ class FastRCNNOutputLayers(nn.Module):
         rows = is_foreground.nonzero().flatten()
         deltas = pred_deltas.unflatten(1, (-1, self.box_dim))  # (R, Kb, B)
         columns = gt_classes[rows] if deltas.shape[1] > 1 else torch.zeros_like(rows)
-        total = _dense_box_regression_loss(
+        total = dense_box_regression_loss(
             [proposal_boxes[rows]],
             self.box2box_transform,
             [deltas[rows, columns][None]],
@@ -345,7 +335,7 @@ class FastRCNNOutputLayers(nn.Module):
         if not proposals:
             return []
         gt_classes = torch.cat([p.gt_classes for p in proposals]).clamp(0, self.num_classes - 1)
-        boxes = self._decode(predictions[1], proposals)  # (R, Kb, B)
+        boxes = self._refine(predictions[1], proposals)  # (R, Kb, B)
         if boxes.shape[1] == 1:
             gt_classes = torch.zeros_like(gt_classes)
         rows = torch.arange(len(boxes), device=boxes.device)
@@ -355,18 +345,20 @@ class FastRCNNOutputLayers(nn.Module):
         """Per image, (Ri, Kb * B) refined boxes; arguments as in `inference`."""
         if not proposals:
             return []
-        boxes = self._decode(predictions[1], proposals).flatten(1)
+        boxes = self._refine(predictions[1], proposals).flatten(1)
         return list(boxes.split([len(p) for p in proposals]))
 
-    def _decode(self, deltas: Tensor, proposals: list[Instances]) -> Tensor:
+    def _refine(self, deltas: Tensor, proposals: list[Instances]) -> Tensor:
         """(R, Kb, B) refined boxes."""
-        sources = torch.cat([p.proposal_boxes.tensor for p in proposals])
+        return self.decode(deltas, torch.cat([p.proposal_boxes.tensor for p in proposals]))
+
+    def decode(self, deltas: Tensor, sources: Tensor) -> Tensor:
+        """(R, Kb * B) deltas and the (R, B) boxes of the regions -> (R, Kb, B) refined boxes."""
         return self.box2box_transform.apply_deltas(deltas, sources).unflatten(1, (-1, self.box_dim))
 
     def predict_probs(self, predictions: Predictions, proposals: list[Instances]) -> list[Tensor]:
         """Per image, (Ri, K + 1) probabilities, background last; arguments as in `inference`."""
-        logits = predictions[0].float()
-        probs = logits.sigmoid() if self.use_sigmoid_ce else F.softmax(logits, dim=-1)
+        probs = class_probabilities(predictions[0], self.use_sigmoid_ce)
         return list(probs.split([len(p) for p in proposals]))
 
 

@@ -25,6 +25,7 @@ from detectron2.utils.registry import Registry
 from detectron2.utils.user_errors import UserNotImplementedError, UserValueError
 
 from ..backbone.backbone import stated
+from ..inference import own_class_mask_probabilities, own_class_masks
 from ..metrics import put_metrics
 
 ROI_MASK_HEAD_REGISTRY = Registry("ROI_MASK_HEAD")
@@ -56,7 +57,7 @@ def mask_rcnn_loss(pred_mask_logits: Tensor, instances: list[Instances], vis_per
             for x in occupied
         ]
     ).bool()  # (R, M, M)
-    logits = _of_class(pred_mask_logits, [x.gt_classes for x in occupied]).float()
+    logits = own_class_masks(pred_mask_logits, torch.cat([x.gt_classes for x in occupied])).float()
     _log_mask_stats(logits.detach(), gt_masks)
     if vis_period > 0 and has_event_storage() and get_event_storage().iter % vis_period == 0:
         _put_pictures(logits.detach(), gt_masks)
@@ -70,18 +71,13 @@ def mask_rcnn_inference(pred_mask_logits: Tensor, pred_instances: list[Instances
         pred_mask_logits: (R, K, M, M).
         pred_instances: per image, with `pred_classes`; gets `pred_masks`, (Ri, 1, M, M) probabilities.
     """
-    logits = _of_class(pred_mask_logits, [x.pred_classes for x in pred_instances])
-    probs = logits.float().sigmoid()[:, None]
+    if not pred_instances:
+        return
+    probs = own_class_mask_probabilities(
+        pred_mask_logits, torch.cat([x.pred_classes for x in pred_instances])
+    )
     for instances, masks in zip(pred_instances, probs.split([len(x) for x in pred_instances])):
         instances.pred_masks = masks
-
-
-def _of_class(logits: Tensor, classes_per_image: list[Tensor]) -> Tensor:
-    """(R, K, M, M) -> (R, M, M), the mask of each region's class."""
-    if logits.shape[1] == 1 or not classes_per_image:
-        return logits[:, 0]
-    rows = torch.arange(len(logits), device=logits.device)
-    return logits[rows, torch.cat(classes_per_image)]
 
 
 def _log_mask_stats(logits: Tensor, gt_masks: Tensor) -> None:

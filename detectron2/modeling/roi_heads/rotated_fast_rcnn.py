@@ -13,20 +13,19 @@ from torch import Tensor
 
 from detectron2.config.config.construction import configurable
 from detectron2.config.config.node import CfgNode
-from detectron2.layers.nms import batched_nms_rotated
 from detectron2.layers.shape_spec import ShapeSpec
 from detectron2.structures.boxes import Boxes
 from detectron2.structures.instances import Instances
-from detectron2.structures.rotated_boxes import RotatedBoxes
 from detectron2.structures.rotated_boxes import pairwise_iou as pairwise_iou_rotated
 from detectron2.utils.user_errors import UserValueError
 
 from ..box_regression import Box2BoxTransformRotated
+from ..inference import ROTATED
 from .box_head import build_box_head
-from .detections import choose_detections
+from .detections import detect_in_image
 from .fast_rcnn import FastRCNNOutputLayers, Predictions
 from .roi_heads.base import ROI_HEADS_REGISTRY
-from .roi_heads.standard import StandardROIHeads, _build_pooler
+from .roi_heads.standard import StandardROIHeads, build_pooler
 
 
 def fast_rcnn_inference_rotated(
@@ -55,16 +54,7 @@ def fast_rcnn_inference_single_image_rotated(
     topk_per_image: int,
 ) -> tuple[Instances, Tensor]:
     """Do what `fast_rcnn_inference_rotated` does for one image."""
-    return choose_detections(
-        boxes.unflatten(1, (-1, 5)),
-        scores,
-        image_shape,
-        score_thresh,
-        nms_thresh,
-        topk_per_image,
-        RotatedBoxes,
-        batched_nms_rotated,
-    )
+    return detect_in_image(boxes, scores, image_shape, score_thresh, nms_thresh, topk_per_image, kind=ROTATED)
 
 
 class RotatedFastRCNNOutputLayers(FastRCNNOutputLayers):
@@ -115,7 +105,7 @@ class RROIHeads(StandardROIHeads):
                 "RROIHeads needs MODEL.ROI_BOX_HEAD.POOLER_TYPE: ROIAlignRotated, "
                 f"got {cfg.MODEL.ROI_BOX_HEAD.POOLER_TYPE}"
             )
-        pooler, pooled_shape = _build_pooler(cfg, cfg.MODEL.ROI_BOX_HEAD, input_shape)
+        pooler, pooled_shape = build_pooler(cfg, cfg.MODEL.ROI_BOX_HEAD, input_shape)
         head = build_box_head(cfg, pooled_shape)
         return {
             "box_in_features": cfg.MODEL.ROI_HEADS.IN_FEATURES,

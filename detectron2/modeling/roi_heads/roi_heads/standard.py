@@ -15,6 +15,12 @@ from detectron2.config.config.construction import configurable
 from detectron2.config.config.node import CfgNode
 from detectron2.layers.shape_spec import ShapeSpec
 from detectron2.modeling.backbone.backbone import stated
+from detectron2.modeling.inference import (
+    Detections,
+    choose_detections,
+    class_probabilities,
+    own_class_mask_probabilities,
+)
 from detectron2.modeling.poolers import ROIPooler
 from detectron2.structures.boxes import Boxes
 from detectron2.structures.image_list import ImageList
@@ -92,7 +98,7 @@ class StandardROIHeads(ROIHeads):
 
     @classmethod
     def _init_box_head(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
-        pooler, pooled_shape = _build_pooler(cfg, cfg.MODEL.ROI_BOX_HEAD, input_shape)
+        pooler, pooled_shape = build_pooler(cfg, cfg.MODEL.ROI_BOX_HEAD, input_shape)
         head = build_box_head(cfg, pooled_shape)
         return {
             "box_in_features": cfg.MODEL.ROI_HEADS.IN_FEATURES,
@@ -125,7 +131,7 @@ class StandardROIHeads(ROIHeads):
         head_input: Any = {feature: input_shape[feature] for feature in in_features}
         pooler = None
         if node.POOLER_TYPE:  # without one the head gets whole feature maps
-            pooler, head_input = _build_pooler(cfg, node, input_shape)
+            pooler, head_input = build_pooler(cfg, node, input_shape)
         return {
             f"{name}_in_features": in_features,
             f"{name}_pooler": pooler,
@@ -185,6 +191,58 @@ class StandardROIHeads(ROIHeads):
                 p.proposal_boxes = Boxes(boxes)
         return losses
 
+    def detect_in_one_image(
+        self, features: dict[str, Tensor], proposals: Tensor, image_size: tuple[int, int]
+    ) -> Detections:
+        """Detect, with tensors alone: what the box head does in testing, in a form that can be exported.
+
+        Args:
+            features: by name, (1, C, Hi, Wi).
+            proposals: (R, 4).
+            image_size: (height, width) without padding.
+        """
+        predictor: Any = self.last_box_predictor
+        boxes, probs = self._score_boxes(
+            [features[name] for name in self.box_in_features], proposals, image_size
+        )
+        return choose_detections(
+            boxes,
+            probs,
+            image_size,
+            score_thresh=predictor.test_score_thresh,
+            nms_thresh=predictor.test_nms_thresh,
+            topk=predictor.test_topk_per_image,
+        )
+
+    @property
+    def last_box_predictor(self) -> nn.Module:
+        """The predictor whose thresholds decide what is a detection."""
+        return self.box_predictor
+
+    def _score_boxes(
+        self, feature_list: list[Tensor], proposals: Tensor, image_size: tuple[int, int]
+    ) -> tuple[Tensor, Tensor]:
+        """(R, Kb, 4) refined boxes and (R, K + 1) probabilities of the (R, 4) proposals of one image."""
+        return run_box_head(self.box_pooler, self.box_head, self.box_predictor, feature_list, proposals)
+
+    def masks_in_one_image(self, features: dict[str, Tensor], boxes: Tensor, classes: Tensor) -> Tensor:
+        """Predict masks, with tensors alone: what the mask head does in testing.
+
+        Args:
+            features: by name, (1, C, Hi, Wi).
+            boxes: (D, 4).
+            classes: (D,) int64.
+
+        Returns:
+            (D, 1, M, M) probabilities.
+        """
+        head: Any = self.mask_head
+        names, pooler = self.mask_in_features, self.mask_pooler
+        if names is None or pooler is None:
+            raise UserValueError("masks_in_one_image needs a mask head that works on pooled regions")
+        pooled = pooler([features[name] for name in names], [Boxes(boxes)])
+        return own_class_mask_probabilities(head.layers(pooled), classes)
+
     def _forward_mask(self, features: dict[str, Tensor], instances: list[Instances]) -> Any:
         """Losses of the mask head in training, the instances with masks otherwise."""
         if not self.mask_on:
@@ -219,7 +277,26 @@ class StandardROIHeads(ROIHeads):
         return pooler([features[name] for name in names], boxes)
 
 
-def _build_pooler(
+def run_box_head(
+    pooler: nn.Module, head: nn.Module, predictor: Any, feature_list: list[Tensor], sources: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Score and refine the boxes of one image.
+
+    Args:
+        pooler: feature maps and boxes -> features of regions.
+        head: these -> features to predict from.
+        predictor: a `FastRCNNOutputLayers`.
+        feature_list: (1, C, Hi, Wi) each.
+        sources: (R, 4).
+
+    Returns:
+        (R, Kb, 4) boxes and (R, K + 1) probabilities.
+    """
+    logits, deltas = predictor(head(pooler(feature_list, [Boxes(sources)])))
+    return predictor.decode(deltas, sources), class_probabilities(logits, predictor.use_sigmoid_ce)
+
+
+def build_pooler(
     cfg: CfgNode, node: CfgNode, input_shape: dict[str, ShapeSpec]
 ) -> tuple[ROIPooler, ShapeSpec]:
     """The pooler that a head's node describes, over `MODEL.ROI_HEADS.IN_FEATURES`, and the shape it gives."""
