@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from detectron2.utils.user_errors import UserValueError
 
-from .batch_norm import get_norm
+from .batch_norm import Norm, get_norm
 from .blocks import DepthwiseSeparableConv2d
 from .weight_init import c2_xavier_fill
 from .wrappers import Conv2d
@@ -47,7 +47,7 @@ class ASPP(nn.Module):
         out_channels: int,
         dilations: Sequence[int],
         *,
-        norm: str | Callable[[int], nn.Module] | None,
+        norm: Norm,
         activation: Activation,
         pool_kernel_size: tuple[int, int] | None = None,
         dropout: float = 0.0,
@@ -89,7 +89,7 @@ class ASPP(nn.Module):
             kernel_size=3 if dilation else 1,
             padding=dilation,
             dilation=dilation or 1,
-            bias=self._norm == "",
+            bias=not self._norm,
             norm=get_norm(self._norm, out_channels),
             activation=deepcopy(self._activation),
         )

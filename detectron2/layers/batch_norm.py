@@ -6,7 +6,6 @@ Shapes: N images, C channels, H rows, W columns; statistics are (C,).
 from __future__ import annotations
 
 from collections.abc import Callable
-from difflib import get_close_matches
 from typing import Any
 
 import torch
@@ -15,9 +14,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from detectron2.utils import comm
-from detectron2.utils.user_errors import UserValueError
+from detectron2.utils.user_errors import UserValueError, near
 
 from .wrappers import BatchNorm2d
+
+MakeNorm = Callable[[int], nn.Module]
+"""Makes a norm for a number of channels."""
+
+Norm = str | MakeNorm | None
+"""What `get_norm` takes; "" and None stand for no norm."""
 
 _TRAINABLE_BATCH_NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)
 _STATISTICS = ("running_mean", "running_var")
@@ -26,7 +31,8 @@ _STATISTICS = ("running_mean", "running_var")
 class FrozenBatchNorm2d(nn.Module):
     """Batch normalisation whose statistics and affine transform are constants.
 
-    All four tensors are buffers: no optimizer sees them, and a checkpoint of a trained batch norm loads.
+    All tensors are buffers: no optimizer sees them, and a checkpoint of a trained batch norm loads. One that
+    replaced a trained batch norm keeps its count of batches, and so the names of its state dict.
 
     Args:
         num_features: C.
@@ -39,6 +45,7 @@ class FrozenBatchNorm2d(nn.Module):
     bias: Tensor
     running_mean: Tensor
     running_var: Tensor
+    num_batches_tracked: Tensor | None
 
     def __init__(self, num_features: int, eps: float = 1e-5) -> None:
         super().__init__()
@@ -48,6 +55,7 @@ class FrozenBatchNorm2d(nn.Module):
         fresh = {"weight": 1.0, "bias": 0.0, "running_mean": 0.0, "running_var": 1.0 - eps}
         for name, value in fresh.items():
             self.register_buffer(name, torch.full((num_features,), value))
+        self.register_buffer("num_batches_tracked", None)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> the same shape."""
@@ -64,8 +72,12 @@ class FrozenBatchNorm2d(nn.Module):
             # Before version 2 the statistics were folded into weight and bias and not stored.
             state_dict.setdefault(prefix + "running_mean", torch.zeros_like(self.running_mean))
             state_dict.setdefault(prefix + "running_var", torch.ones_like(self.running_var))
-        # A trained batch norm counts its batches; a constant one has no use for the number.
-        state_dict.pop(prefix + "num_batches_tracked", None)
+        # A constant norm has no use for the number of batches: files may have it or not.
+        counter = prefix + "num_batches_tracked"
+        if self.num_batches_tracked is None:
+            state_dict.pop(counter, None)
+        else:
+            state_dict.setdefault(counter, self.num_batches_tracked)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def extra_repr(self) -> str:
@@ -100,6 +112,9 @@ def _replace_norms(module: nn.Module, old: tuple[type, ...], new: Callable[..., 
                 if tensor is not None:
                     target = getattr(replacement, name)
                     target.data = tensor.detach().clone()
+            counter = getattr(module, "num_batches_tracked", None)
+            if counter is not None:
+                replacement.num_batches_tracked = counter.detach().clone()
         return replacement
     for name, child in module.named_children():
         converted = _replace_norms(child, old, new)
@@ -143,7 +158,6 @@ class NaiveSyncBatchNorm(BatchNorm2d):
             raise UserValueError(f"stats_mode must be '' or 'N', got {stats_mode!r}")
         if self.momentum is None:
             raise UserValueError("NaiveSyncBatchNorm needs a momentum; it does not average over all batches")
-        self._update_rate = self.momentum
         self._stats_mode = stats_mode
 
     def forward(self, input: Tensor) -> Tensor:
@@ -174,7 +188,9 @@ class NaiveSyncBatchNorm(BatchNorm2d):
 
     @torch.no_grad()
     def _update_statistics(self, mean: Tensor, var: Tensor, num_images: Tensor) -> None:
-        rate = self._update_rate * num_images.clamp(max=1)  # no image anywhere: no update
+        assert self.momentum is not None
+        # The momentum of this moment: who measures statistics anew sets it to 1 for a while.
+        rate = self.momentum * num_images.clamp(max=1)  # no image anywhere: no update
         self.running_mean += rate * (mean - self.running_mean)
         self.running_var += rate * (var - self.running_var)
         if self.num_batches_tracked is not None:
@@ -241,7 +257,7 @@ class LayerNorm(nn.Module):
         return normalized * self.weight[:, None, None] + self.bias[:, None, None]
 
 
-_NORMS: dict[str, Callable[[int], nn.Module]] = {
+_NORMS: dict[str, MakeNorm] = {
     "BN": BatchNorm2d,
     "SyncBN": nn.SyncBatchNorm,
     "FrozenBN": FrozenBatchNorm2d,
@@ -253,7 +269,7 @@ _NORMS: dict[str, Callable[[int], nn.Module]] = {
 }
 
 
-def get_norm(norm: str | Callable[[int], nn.Module] | None, out_channels: int) -> nn.Module | None:
+def get_norm(norm: Norm, out_channels: int) -> nn.Module | None:
     """Make the normalisation layer that a config names.
 
     Args:
@@ -269,7 +285,7 @@ def get_norm(norm: str | Callable[[int], nn.Module] | None, out_channels: int) -
     if not isinstance(norm, str):
         return norm(out_channels)
     if norm not in _NORMS:
-        near = get_close_matches(norm, _NORMS, n=2, cutoff=0.4)
-        hint = f"; did you mean {' or '.join(near)}?" if near else ""
-        raise UserValueError(f"unknown norm {norm!r}, expected one of {', '.join(_NORMS)} or ''{hint}")
+        raise UserValueError(
+            f"unknown norm {norm!r}, expected one of {', '.join(_NORMS)} or ''.{near(norm, _NORMS)}"
+        )
     return _NORMS[norm](out_channels)

@@ -7,12 +7,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .batch_norm import FrozenBatchNorm2d, get_norm
+from .batch_norm import FrozenBatchNorm2d, Norm, get_norm
 from .weight_init import c2_msra_fill
 from .wrappers import Conv2d
 
 Activation = Callable[[Tensor], Tensor]
-NormName = str | Callable[[int], nn.Module] | None
 
 
 class CNNBlockBase(nn.Module):
@@ -59,9 +58,9 @@ class DepthwiseSeparableConv2d(nn.Module):
         padding: int = 1,
         dilation: int = 1,
         *,
-        norm1: NormName = None,
+        norm1: Norm = None,
         activation1: Activation | None = None,
-        norm2: NormName = None,
+        norm2: Norm = None,
         activation2: Activation | None = None,
     ) -> None:
         super().__init__()
@@ -84,6 +83,6 @@ class DepthwiseSeparableConv2d(nn.Module):
         return self.pointwise(self.depthwise(x))
 
 
-def _norm_options(norm: NormName, channels: int, activation: Activation | None) -> dict[str, Any]:
+def _norm_options(norm: Norm, channels: int, activation: Activation | None) -> dict[str, Any]:
     """Arguments of a Conv2d whose bias is left to its norm, if it has one."""
     return {"bias": not norm, "norm": get_norm(norm, channels), "activation": activation}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor, nn
 
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.engine.hooks import PreciseBN
 from detectron2.layers.batch_norm import (
     CycleBatchNormList,
     FrozenBatchNorm2d,
@@ -64,6 +67,36 @@ def test_frozen_norm_loads_old_and_trained_checkpoints() -> None:
     assert set(norm.state_dict()) == {"weight", "bias", "running_mean", "running_var"}
 
 
+def test_a_converted_norm_keeps_its_names_and_its_count() -> None:
+    trained = nn.Sequential(nn.Conv2d(3, 4, 1, bias=False), nn.BatchNorm2d(4))
+    trained(torch.randn(2, 3, 5, 5))
+    names, plain = list(trained.state_dict()), FrozenBatchNorm2d(4).state_dict()
+    frozen = FrozenBatchNorm2d.convert_frozen_batchnorm(trained)
+    assert list(frozen.state_dict()) == names and frozen[1].num_batches_tracked == 1
+    frozen[1].load_state_dict(plain)  # a file without the count
+    assert frozen[1].num_batches_tracked == 1
+    frozen[1].load_state_dict({**plain, "num_batches_tracked": torch.tensor(7)})
+    assert frozen[1].num_batches_tracked == 7
+    thawed = FrozenBatchNorm2d.convert_frozenbatchnorm2d_to_batchnorm2d(frozen)
+    assert list(thawed.state_dict()) == names and thawed[1].num_batches_tracked == 7
+    uncounted = FrozenBatchNorm2d.convert_frozen_batchnorm(nn.BatchNorm2d(4, track_running_stats=False))
+    assert "num_batches_tracked" not in uncounted.state_dict()
+
+
+@pytest.mark.parametrize("has_count", [True, False])
+def test_the_checkpointer_says_nothing_about_the_count_of_a_frozen_norm(
+    has_count: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with_count, without = FrozenBatchNorm2d.convert_frozen_batchnorm(nn.BatchNorm2d(4)), FrozenBatchNorm2d(4)
+    saved, model = (with_count, without) if has_count else (without, with_count)
+    torch.save({"model": nn.ModuleDict({"norm": saved}).state_dict()}, tmp_path / "norm.pth")
+    checkpointer = DetectionCheckpointer(nn.ModuleDict({"norm": model}), str(tmp_path))
+    with caplog.at_level(logging.INFO):
+        checkpointer.load(str(tmp_path / "norm.pth"))
+    assert "num_batches_tracked" not in caplog.text
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
 def test_conversion_replaces_every_batch_norm_and_back() -> None:
     net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Sequential(nn.SyncBatchNorm(4, eps=1e-3)))
     randomize(net[1]), randomize(net[2][0])
@@ -116,7 +149,7 @@ def test_get_norm_takes_functions_and_nothing() -> None:
     assert get_norm("", 8) is None and get_norm(None, 8) is None
     norm = get_norm(lambda channels: nn.GroupNorm(2, channels), 8)
     assert isinstance(norm, nn.GroupNorm) and norm.num_groups == 2
-    with pytest.raises(ValueError, match="unknown norm 'FrozenBn'.*did you mean FrozenBN"):
+    with pytest.raises(ValueError, match="unknown norm 'FrozenBn'.*Did you mean FrozenBN"):
         get_norm("FrozenBn", 8)
 
 
@@ -161,6 +194,20 @@ def make_batch() -> tuple[Tensor, Tensor]:
 WORK = [("", [2, 2]), ("N", [3, 1]), ("N", [4, 0])]
 
 
+def make_shifted_batch(rank: int) -> Tensor:
+    """Values of mean 5 and variance 4, as one of two processes sees them."""
+    values = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(rank))
+    return 2 * values + 5
+
+
+def measure_precisely(rank: int) -> tuple[Tensor, Tensor]:
+    """Mean and variance that PreciseBN finds, in one of two processes."""
+    norm = NaiveSyncBatchNorm(3)
+    PreciseBN(1, norm, [make_shifted_batch(rank)] * 4, num_iter=4).update_stats()
+    assert norm.momentum == 0.1
+    return norm.running_mean, norm.running_var
+
+
 def run_worker(rank: int, folder: str) -> None:
     """One of two processes: normalise its share of the batch and save the result, for each entry of WORK."""
     store = dist.FileStore(f"{folder}/store", 2)
@@ -174,6 +221,7 @@ def run_worker(rank: int, folder: str) -> None:
         assert x.grad is not None and norm.weight.grad is not None
         result = [y.detach(), x.grad, norm.weight.grad, norm.running_mean, norm.running_var]
         torch.save(result, f"{folder}/{index}-{rank}.pt")
+    torch.save(measure_precisely(rank), f"{folder}/precise-{rank}.pt")
     dist.barrier()
     dist.destroy_process_group()
 
@@ -201,3 +249,11 @@ def test_two_workers_normalise_like_one(index: int, worker_folder: Path) -> None
     for _, _, _, mean, var in results:
         torch.testing.assert_close(mean, norm.running_mean, atol=1e-6, rtol=1e-5)
         torch.testing.assert_close(var, biased, atol=1e-5, rtol=1e-5)
+
+
+def test_precise_statistics_of_two_workers_are_those_of_the_data(worker_folder: Path) -> None:
+    batches = torch.cat([make_shifted_batch(rank) for rank in range(2)])
+    for rank in range(2):
+        mean, var = torch.load(worker_folder / f"precise-{rank}.pt")
+        torch.testing.assert_close(mean, batches.mean(dim=(0, 2, 3)), atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(var, batches.var(dim=(0, 2, 3), correction=0), atol=1e-3, rtol=1e-3)

@@ -173,3 +173,9 @@ def test_compiled_code_runs_disabled_functions_eagerly() -> None:
     compiled = torch.compile(lambda x: inner(x + 1) * 2, backend="eager")
     assert compiled(torch.tensor([1.0, 2.0])).tolist() == [12.0, 18.0]
     assert compiling == [False]
+
+
+@pytest.mark.parametrize("norm", ["", None])
+def test_aspp_without_a_norm_has_biases(norm: str | None) -> None:
+    aspp = ASPP(4, 8, (1, 2, 3), norm=norm, activation=F.relu)
+    assert all(f"{name}.bias" in aspp.state_dict() for name in ("convs.0", "convs.1", "project"))

@@ -5,15 +5,13 @@ Shapes: N images; level `p<l>` is (N, C, ceil(H / 2^l), ceil(W / 2^l)) for image
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from typing import Protocol
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from detectron2.config.config.node import CfgNode
-from detectron2.layers.batch_norm import get_norm
+from detectron2.layers.batch_norm import Norm
 from detectron2.layers.shape_spec import ShapeSpec
 from detectron2.layers.weight_init import c2_xavier_fill
 from detectron2.layers.wrappers import Conv2d
@@ -21,7 +19,10 @@ from detectron2.utils.user_errors import UserValueError
 
 from .backbone import Backbone, stated
 from .build import BACKBONE_REGISTRY
-from .residual import Norm
+from .pyramid import Pyramid, TopBlock, check_strides_double, levels_of_strides, make_conv
+
+# Projects with pyramids of their own import the check by this name.
+from .pyramid import check_strides_double as _assert_strides_are_log2_contiguous  # noqa: F401
 from .resnet import build_resnet_backbone
 
 __all__ = [
@@ -35,19 +36,10 @@ __all__ = [
 ]
 
 
-class TopBlock(Protocol):
-    """What makes levels coarser than those of the backbone."""
-
-    num_levels: int
-    in_feature: str
-
-    def __call__(self, x: Tensor) -> list[Tensor]: ...
-
-
 _FUSE_TYPES = ("sum", "avg")
 
 
-class FPN(Backbone):
+class FPN(Pyramid):
     """Top-down pathway with lateral connections over the feature maps of another backbone."""
 
     def __init__(
@@ -83,27 +75,19 @@ class FPN(Backbone):
                 f"FPN in_features {missing} are not among the backbone's outputs {list(shapes)}"
             )
         strides = [stated(shapes[name].stride, f"stride of {name}") for name in in_features]
-        _check_strides_double(strides)
+        check_strides_double(strides)
 
-        levels = [int(math.log2(stride)) for stride in strides]
+        levels = levels_of_strides(strides)
         for level, name in zip(levels, in_features):
             lateral, output = _make_level(
                 stated(shapes[name].channels, f"channels of {name}"), out_channels, norm
             )
             self.add_module(f"fpn_lateral{level}", lateral)
             self.add_module(f"fpn_output{level}", output)
-        self._levels = tuple(levels)
         self.top_block = top_block
         self.in_features = tuple(in_features)
         self.bottom_up = bottom_up
-
-        num_top_levels = 0 if top_block is None else top_block.num_levels
-        levels += [levels[-1] + i + 1 for i in range(num_top_levels)]
-        self._out_features = [f"p{level}" for level in levels]
-        self._out_feature_strides = {f"p{level}": 2**level for level in levels}
-        self._out_feature_channels = dict.fromkeys(self._out_features, out_channels)
-        self._size_divisibility = strides[-1]
-        self._square_pad = square_pad
+        self._declare_levels(levels, out_channels, square_pad)
         self._fuse_type = fuse_type
 
     @property
@@ -115,10 +99,6 @@ class FPN(Backbone):
     def output_convs(self) -> list[nn.Module]:
         """The 3x3 convolutions, coarsest level first."""
         return [self.get_submodule(f"fpn_output{level}") for level in reversed(self._levels)]
-
-    @property
-    def size_divisibility(self) -> int:
-        return self._size_divisibility
 
     @property
     def padding_constraints(self) -> dict[str, int]:
@@ -136,13 +116,7 @@ class FPN(Backbone):
             fused = self._fuse(lateral_conv(bottom_up[name]), fused)
             results.append(output_conv(fused))
         results.reverse()
-
-        outputs = dict(zip(self._out_features, results))
-        if self.top_block is not None:
-            source = self.top_block.in_feature
-            top = self.top_block(bottom_up[source] if source in bottom_up else outputs[source])
-            outputs.update(zip(self._out_features[len(results) :], top))
-        return outputs
+        return self._add_top_levels(bottom_up, results)
 
     def _fuse(self, lateral: Tensor, coarser: Tensor | None) -> Tensor:
         """Add the coarser fused map (N, C, H / 2, W / 2), enlarged, to the lateral map (N, C, H, W)."""
@@ -152,25 +126,10 @@ class FPN(Backbone):
         return fused / 2 if self._fuse_type == "avg" else fused
 
 
-def _check_strides_double(strides: Sequence[int]) -> None:
-    for finer, coarser in zip(strides, strides[1:]):
-        if coarser != 2 * finer:
-            raise UserValueError(
-                f"each FPN level must have half the resolution of the one before, got strides {strides}"
-            )
-
-
-# Projects with pyramids of their own import the check by this name.
-_assert_strides_are_log2_contiguous = _check_strides_double
-
-
 def _make_level(in_channels: int, out_channels: int, norm: Norm) -> tuple[Conv2d, Conv2d]:
     """Make the lateral 1x1 and the output 3x3 convolution of one level."""
-    use_bias = norm == ""
-    lateral = Conv2d(in_channels, out_channels, 1, bias=use_bias, norm=get_norm(norm, out_channels))
-    output = Conv2d(
-        out_channels, out_channels, 3, padding=1, bias=use_bias, norm=get_norm(norm, out_channels)
-    )
+    lateral = make_conv(in_channels, out_channels, 1, norm)
+    output = make_conv(out_channels, out_channels, 3, norm)
     c2_xavier_fill(lateral)
     c2_xavier_fill(output)
     return lateral, output

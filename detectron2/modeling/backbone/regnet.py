@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from torch import Tensor, nn
 
+from detectron2.layers.batch_norm import Norm
 from detectron2.layers.blocks import CNNBlockBase
 from detectron2.utils.user_errors import UserTypeError, UserValueError
 
@@ -31,7 +32,6 @@ from .regnet_blocks import (
     init_weights,
     pool2d,
 )
-from .residual import Norm
 
 __all__ = [
     "SE",

@@ -12,11 +12,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from detectron2.layers.batch_norm import get_norm
+from detectron2.layers.batch_norm import Norm, get_norm
 from detectron2.layers.blocks import CNNBlockBase
 from detectron2.utils.user_errors import UserValueError
-
-from .residual import Norm
 
 MakeActivation = Callable[[], nn.Module]
 BlockParams = Mapping[str, Any]

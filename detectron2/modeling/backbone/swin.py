@@ -11,19 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from detectron2.layers.batch_norm import MakeNorm
 from detectron2.utils.user_errors import UserValueError
 
 from .backbone import Backbone
-from .swin_blocks import (
-    BasicLayer,
-    MakeNorm,
-    PatchEmbed,
-    PatchMerging,
-    SwinTransformerBlock,
-    WindowAttention,
-    window_partition,
-    window_reverse,
-)
+from .swin_attention import WindowAttention, window_partition, window_reverse
+from .swin_blocks import BasicLayer, BlockOptions, PatchEmbed, PatchMerging, SwinTransformerBlock
 from .utils import Mlp, init_transformer_weights, spread_drop_path
 
 __all__ = [
@@ -100,21 +93,24 @@ class SwinTransformer(Backbone):
         rates = spread_drop_path(drop_path_rate, sum(depths))
         widths = [embed_dim << i for i in range(len(depths))]
         self.num_features = widths
+        options = BlockOptions(
+            window_size=window_size,
+            mlp_ratio=mlp_ratio,
+            qkv_bias=qkv_bias,
+            qk_scale=qk_scale,
+            drop=drop_rate,
+            attn_drop=attn_drop_rate,
+            norm_layer=norm_layer,
+        )
         self.layers = nn.ModuleList(
             BasicLayer(
                 width,
                 depth,
                 num_heads[i],
-                window_size,
-                mlp_ratio,
-                qkv_bias,
-                qk_scale,
-                drop_rate,
-                attn_drop_rate,
-                rates[sum(depths[:i]) : sum(depths[: i + 1])],
-                norm_layer,
-                PatchMerging if i + 1 < len(depths) else None,
-                use_checkpoint,
+                drop_path=rates[sum(depths[:i]) : sum(depths[: i + 1])],
+                downsample=PatchMerging if i + 1 < len(depths) else None,
+                use_checkpoint=use_checkpoint,
+                **vars(options),
             )
             for i, (width, depth) in enumerate(zip(widths, depths))
         )

@@ -1,112 +1,40 @@
-"""Attention in windows, blocks and stages of the Swin transformer.
+"""Blocks and stages of the Swin transformer, and how patches are embedded and merged.
 
-Shapes: N images, maps are channels-last (N, H, W, C) or flat (N, L, C) with L = H * W; w window size, W
-windows over all images, P = w * w pixels of a window; h heads of D channels.
+Shapes: N images, maps are channels-last (N, H, W, C) or flat (N, L, C) with L = H * W; W windows over all
+images, P pixels of a window.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from detectron2.layers.batch_norm import MakeNorm
 from detectron2.utils.user_errors import UserValueError
 
-from . import utils
-from .utils import DropPath, Mlp, window_unpartition
-
-MakeNorm = Callable[[int], nn.Module]
+from .swin_attention import WindowAttention, window_partition, window_reverse
+from .utils import DropPath, Mlp
 
 # Added to logits between pixels that are neighbours only because the map was rolled.
 _FORBIDDEN = -100.0
 
 
-def window_partition(x: Tensor, window_size: int) -> Tensor:
-    """Cut (N, H, W, C) maps, H and W multiples of `window_size`, into (W, w, w, C) windows."""
-    return utils.window_partition(x, window_size)[0]
+@dataclass(frozen=True)
+class BlockOptions:
+    """What the blocks of all stages have in common; the names are those of `SwinTransformerBlock`."""
 
-
-def window_reverse(windows: Tensor, window_size: int, H: int, W: int) -> Tensor:
-    """Put (W, w, w, C) windows together again, to (N, H, W, C)."""
-    return window_unpartition(windows, window_size, (H, W), (H, W))
-
-
-class WindowAttention(nn.Module):
-    """Multi-head self-attention inside windows, with a learned bias per head and offset between pixels."""
-
-    relative_position_index: Tensor
-
-    def __init__(
-        self,
-        dim: int,
-        window_size: tuple[int, int],
-        num_heads: int,
-        qkv_bias: bool = True,
-        qk_scale: float | None = None,
-        attn_drop: float = 0.0,
-        proj_drop: float = 0.0,
-    ) -> None:
-        """
-        Args:
-            dim: C, a multiple of `num_heads`.
-            window_size: (height, width).
-            num_heads: h.
-            qkv_bias: give the projection to queries, keys and values a bias.
-            qk_scale: factor on the logits; None means 1 / sqrt(D).
-            attn_drop: dropout of attention weights.
-            proj_drop: dropout of the output.
-        """
-        super().__init__()
-        if dim % num_heads:
-            raise UserValueError(f"dim {dim} must be a multiple of num_heads {num_heads}")
-        self.num_heads = num_heads
-        self.scale = qk_scale
-        self.attn_drop = attn_drop
-        num_offsets = (2 * window_size[0] - 1) * (2 * window_size[1] - 1)
-        self.relative_position_bias_table = nn.Parameter(torch.empty(num_offsets, num_heads))
-        nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
-        self.register_buffer("relative_position_index", _index_offsets(*window_size))
-        self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
-        self.proj = nn.Linear(dim, dim)
-        self.proj_drop = nn.Dropout(proj_drop)
-
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """
-        Args:
-            x: (W, P, C).
-            mask: (windows of an image, P, P), added to the logits; None for none.
-
-        Returns:
-            (W, P, C).
-        """
-        q, k, v = self.qkv(x).unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
-        bias = self.relative_position_bias_table[self.relative_position_index]  # (P, P, h)
-        bias = bias.permute(2, 0, 1)
-        if mask is not None:
-            per_window = bias + mask.unsqueeze(1)  # (windows of an image, h, P, P)
-            bias = per_window.repeat(len(x) // len(mask), 1, 1, 1)
-        out = F.scaled_dot_product_attention(
-            q,
-            k,
-            v,
-            attn_mask=bias.to(q.dtype),
-            dropout_p=self.attn_drop if self.training else 0.0,
-            scale=self.scale,
-        )
-        return self.proj_drop(self.proj(out.transpose(1, 2).flatten(2)))
-
-
-def _index_offsets(height: int, width: int) -> Tensor:
-    """Number the offset between any two pixels of a window: (P, P) in [0, (2 h - 1) * (2 w - 1))."""
-    y, x = (
-        axis.flatten() for axis in torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-    )
-    down = y[:, None] - y + height - 1
-    right = x[:, None] - x + width - 1
-    return down * (2 * width - 1) + right
+    window_size: int
+    mlp_ratio: float
+    qkv_bias: bool
+    qk_scale: float | None
+    drop: float
+    attn_drop: float
+    norm_layer: MakeNorm
 
 
 class SwinTransformerBlock(nn.Module):
@@ -150,7 +78,13 @@ class SwinTransformerBlock(nn.Module):
         self.shift_size = shift_size
         self.norm1 = norm_layer(dim)
         self.attn = WindowAttention(
-            dim, (window_size, window_size), num_heads, qkv_bias, qk_scale, attn_drop, drop
+            dim,
+            (window_size, window_size),
+            num_heads=num_heads,
+            qkv_bias=qkv_bias,
+            qk_scale=qk_scale,
+            attn_drop=attn_drop,
+            proj_drop=drop,
         )
         self.drop_path = DropPath(drop_path)
         self.norm2 = norm_layer(dim)
@@ -238,19 +172,22 @@ class BasicLayer(nn.Module):
         self.shift_size = window_size // 2
         self.use_checkpoint = use_checkpoint
         rates = [drop_path] * depth if isinstance(drop_path, (int, float)) else list(drop_path)
+        options = BlockOptions(
+            window_size=window_size,
+            mlp_ratio=mlp_ratio,
+            qkv_bias=qkv_bias,
+            qk_scale=qk_scale,
+            drop=drop,
+            attn_drop=attn_drop,
+            norm_layer=norm_layer,
+        )
         self.blocks = nn.ModuleList(
             SwinTransformerBlock(
                 dim,
                 num_heads,
-                window_size,
-                self.shift_size if i % 2 else 0,
-                mlp_ratio,
-                qkv_bias,
-                qk_scale,
-                drop,
-                attn_drop,
-                rates[i],
-                norm_layer=norm_layer,
+                shift_size=self.shift_size if i % 2 else 0,
+                drop_path=rates[i],
+                **vars(options),
             )
             for i in range(depth)
         )

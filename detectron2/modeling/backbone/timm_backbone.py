@@ -9,7 +9,6 @@ import ast
 import importlib
 import math
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from types import ModuleType
 from typing import Any
 
@@ -18,7 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from detectron2.config.config.node import CfgNode
 from detectron2.layers.shape_spec import ShapeSpec
-from detectron2.utils.user_errors import UserImportError, UserValueError
+from detectron2.utils.user_errors import UserImportError, UserValueError, near
 
 from .backbone import Backbone, stated
 from .build import BACKBONE_REGISTRY
@@ -141,8 +140,7 @@ def _create_model(
 ) -> Any:
     timm = _import_timm()
     if not timm.is_model(name):
-        near = get_close_matches(name, timm.list_models(), n=3)
-        hint = f" Did you mean {' or '.join(near)}?" if near else ""
+        hint = near(name, timm.list_models())
         raise UserValueError(f"timm {timm.__version__} has no model {name!r} (MODEL.TIMM.NAME).{hint}")
     given = {"out_indices": tuple(out_indices)} if out_indices else {}
     return timm.create_model(

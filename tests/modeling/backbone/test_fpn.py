@@ -105,6 +105,7 @@ def test_no_images_give_empty_levels() -> None:
         (STRIDES, ["res2"], {}, r"\['res2'\] are not among"),
         (STRIDES, [], {}, "needs in_features"),
         (STRIDES, ["res3"], {"fuse_type": "mean"}, "fuse_type must be one of"),
+        ({"res3": 6, "res4": 12}, ["res3", "res4"], {}, "powers of two"),
     ],
 )
 def test_impossible_pyramids_are_refused(
@@ -133,3 +134,9 @@ def test_retinanet_pyramid_needs_res5() -> None:
     cfg.MODEL.RESNETS.OUT_FEATURES = cfg.MODEL.FPN.IN_FEATURES = ["res3", "res4"]
     with pytest.raises(ValueError, match="add it to MODEL.RESNETS.OUT_FEATURES"):
         build_backbone(cfg)
+
+
+def test_without_a_norm_there_are_biases() -> None:
+    for norm in ("", None):
+        fpn = FPN(Slices(STRIDES), list(STRIDES), 8, norm=norm)
+        assert {"fpn_lateral3.bias", "fpn_output5.bias"} <= set(fpn.state_dict())

@@ -172,15 +172,22 @@ def test_pyramid_makes_every_level_from_one_map() -> None:
 
 @pytest.mark.parametrize(
     ("feature", "scales", "message"),
-    [("other", (1.0,), "not among"), ("only", (0.25,), "4, 2, 1 and 0.5"), ("only", (1.0, 2.0), "growing")],
+    [
+        ("other", (1.0,), "not among"),
+        ("only", (0.25,), "4, 2, 1 and 0.5"),
+        ("only", (1.0, 2.0), "growing"),
+        ("only", (2.0, 2.0), "growing"),
+        ("only", (), "at least one level"),
+    ],
 )
 def test_impossible_pyramids_are_errors(feature: str, scales: tuple[float, ...], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         SimpleFeaturePyramid(OneMap(), feature, 4, scales)
 
 
-def test_pyramid_without_norm_has_biases() -> None:
-    pyramid = SimpleFeaturePyramid(OneMap(), "only", 6, (4.0, 1.0), norm="")
+@pytest.mark.parametrize("norm", ["", None])
+def test_pyramid_without_norm_has_biases(norm: str | None) -> None:
+    pyramid = SimpleFeaturePyramid(OneMap(), "only", 6, (4.0, 1.0), norm=norm)
     assert {"simfp_4.0.bias", "simfp_2.5.bias"} <= pyramid.state_dict().keys()
     assert pyramid(torch.zeros(1, 4, 32, 32))["p2"].shape == (1, 6, 8, 8)
 
