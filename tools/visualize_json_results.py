@@ -18,14 +18,13 @@ from typing import Any
 import numpy as np
 import torch
 import tqdm
-from hotcoco import mask as mask_util
 from PIL import Image
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.catalog import Metadata
 from detectron2.data.detection_utils import read_image
-from detectron2.structures import Boxes, BoxMode, Instances
+from detectron2.structures import Boxes, BoxMode, Instances, rle
 from detectron2.utils.file_io import PathManager, atomic_write
 from detectron2.utils.logger import setup_logger
 from detectron2.utils.user_errors import UserValueError, exit_on_user_error
@@ -70,7 +69,7 @@ def to_instances(
         [class_of[entry["category_id"]] for entry in chosen], dtype=torch.int64
     )
     if chosen and all("segmentation" in entry for entry in chosen):
-        masks = [mask_util.decode(entry["segmentation"]) for entry in chosen]
+        masks = [rle.decode(entry["segmentation"]) for entry in chosen]
         instances.pred_masks = torch.from_numpy(np.stack(masks))
     if chosen and all("keypoints" in entry for entry in chosen):
         points = torch.tensor([entry["keypoints"] for entry in chosen]).unflatten(1, (-1, 3))

@@ -14,7 +14,7 @@ from .keypoints import heatmaps_to_keypoints as heatmaps_to_keypoints
 from .masks import BitMasks as BitMasks
 from .masks import PolygonMasks as PolygonMasks
 from .masks import ROIMasks as ROIMasks
-from .masks import polygons_to_bitmask as polygons_to_bitmask
-from .masks import rasterize_polygons_within_box as rasterize_polygons_within_box
+from .polygons import polygons_to_bitmask as polygons_to_bitmask
+from .polygons import rasterize_polygons_within_box as rasterize_polygons_within_box
 from .rotated_boxes import RotatedBoxes as RotatedBoxes
 from .rotated_boxes import pairwise_iou as pairwise_iou_rotated  # noqa: F401

@@ -2,14 +2,14 @@
 
 Shapes: N masks, H x W pixels of the image, S x S pixels of a mask inside a box. A polygon is a float64 array
 [x0, y0, x1, y1, ...] in pixels of the image, where the corner of pixel (0, 0) is (0, 0); boxes are XYXY in
-the same frame. Rasterisation is that of the COCO API, bit by bit.
+the same frame.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,50 +20,11 @@ from detectron2.layers.roi_align import roi_align
 from detectron2.utils.user_errors import UserTypeError, UserValueError
 
 from .boxes import Boxes
+from .polygons import as_polygons
+from .polygons import polygon_area as polygon_area
+from .polygons import polygons_to_bitmask as polygons_to_bitmask
+from .polygons import rasterize_polygons_within_box as rasterize_polygons_within_box
 from .rows import cat_tensors, pick_rows
-
-
-def polygon_area(x: np.ndarray, y: np.ndarray) -> float:
-    """Return the area of a polygon, given the x and the y of its corners (shoelace formula)."""
-    doubled = np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1))
-    return 0.5 * np.abs(doubled)
-
-
-def polygons_to_bitmask(polygons: list[np.ndarray], height: int, width: int) -> np.ndarray:
-    """Rasterise the union of polygons.
-
-    Args:
-        polygons: float arrays [x0, y0, x1, y1, ...]; none at all make an empty mask.
-        height: H.
-        width: W.
-
-    Returns:
-        (H, W) bool.
-    """
-    from hotcoco import mask as rle
-
-    if not polygons:
-        return np.zeros((height, width), dtype=bool)
-    return rle.decode(rle.merge(rle.frPyObjects(cast(Any, polygons), height, width))).astype(bool)
-
-
-def rasterize_polygons_within_box(polygons: list[np.ndarray], box: np.ndarray, mask_size: int) -> Tensor:
-    """Rasterise polygons into a square bitmap that spans a box.
-
-    Args:
-        polygons: float arrays [x0, y0, x1, y1, ...].
-        box: (4,).
-        mask_size: S.
-
-    Returns:
-        (S, S) bool.
-    """
-    start = np.asarray(box[:2])
-    size = np.maximum(np.asarray(box[2:]) - start, 0.1)  # a box without extent must not divide by 0
-    # In the precision of the box: training targets are reproducible to the bit.
-    scale = mask_size / size
-    moved = [((polygon.reshape(-1, 2) - start) * scale).reshape(-1) for polygon in polygons]
-    return torch.from_numpy(polygons_to_bitmask(moved, mask_size, mask_size))
 
 
 class BitMasks:
@@ -199,7 +160,7 @@ class PolygonMasks:
         if not isinstance(polygons, (list, tuple)):
             raise UserTypeError(f"expected a list of polygons per instance, got {type(polygons).__name__}")
         self.polygons: list[list[np.ndarray]] = [
-            _as_polygons(of_instance, index) for index, of_instance in enumerate(polygons)
+            as_polygons(of_instance, index) for index, of_instance in enumerate(polygons)
         ]
 
     def to(self, *args: Any, **kwargs: Any) -> PolygonMasks:
@@ -328,23 +289,6 @@ class ROIMasks:
 def _check_box_per_mask(boxes: Tensor, num_masks: int) -> None:
     if boxes.shape != (num_masks, 4):
         raise UserValueError(f"expected a box per mask, shape ({num_masks}, 4), got {tuple(boxes.shape)}")
-
-
-def _as_polygons(polygons: Any, instance: int) -> list[np.ndarray]:
-    if not isinstance(polygons, (list, tuple)):
-        raise UserTypeError(
-            f"expected a list of polygons per instance, got {type(polygons).__name__} for instance {instance}"
-        )
-    arrays = []
-    for index, polygon in enumerate(polygons):
-        array = np.asarray(polygon.cpu() if isinstance(polygon, Tensor) else polygon, dtype=np.float64)
-        if array.ndim != 1 or array.size < 6 or array.size % 2:
-            raise UserValueError(
-                f"polygon {index} of instance {instance} has {array.size} numbers in shape {array.shape}; "
-                "expected a flat list x0, y0, x1, y1, ... with at least 3 corners"
-            )
-        arrays.append(array)
-    return arrays
 
 
 def _from_checked(polygons: list[list[np.ndarray]]) -> PolygonMasks:

@@ -10,8 +10,8 @@ from typing import Any
 
 import cv2
 import numpy as np
-from hotcoco import mask as mask_util
 
+from detectron2.structures import rle
 from detectron2.utils.user_errors import UserTypeError, UserValueError
 
 
@@ -31,7 +31,12 @@ class GenericMask:
         self._polygons: list[np.ndarray] | None = None
         self._has_holes: bool | None = None
         if isinstance(mask_or_polygons, Mapping):
-            self._mask = _decode_rle(mask_or_polygons, height, width)
+            if rle.image_size(mask_or_polygons) != (height, width):
+                raise UserValueError(
+                    f"the run lengths are for {rle.image_size(mask_or_polygons)}, the image is "
+                    f"{(height, width)} (height, width)"
+                )
+            self._mask = rle.decode(mask_or_polygons)
         elif isinstance(mask_or_polygons, np.ndarray) and mask_or_polygons.ndim == 2:
             if mask_or_polygons.shape != (height, width):
                 raise UserValueError(
@@ -84,10 +89,8 @@ class GenericMask:
 
     def polygons_to_mask(self, polygons: Sequence[Any]) -> np.ndarray:
         """Rasterise polygons as COCO does: (H, W) uint8."""
-        usable = [np.asarray(p, dtype=np.float64).reshape(-1).tolist() for p in polygons if len(p) >= 6]
-        if not usable:
-            return np.zeros((self.height, self.width), dtype=np.uint8)
-        return mask_util.decode(mask_util.merge(mask_util.frPyObjects(usable, self.height, self.width)))
+        usable = [polygon for polygon in polygons if len(polygon) >= 6]
+        return rle.decode(rle.from_polygons(usable, self.height, self.width))
 
     def area(self) -> int:
         """Number of pixels."""
@@ -96,17 +99,6 @@ class GenericMask:
     def bbox(self) -> np.ndarray:
         """(4,) XYXY, all zero for an empty mask."""
         return mask_extent(self.mask)
-
-
-def _decode_rle(rle: Mapping[str, Any], height: int, width: int) -> np.ndarray:
-    if tuple(rle["size"]) != (height, width):
-        raise UserValueError(
-            f"the run lengths are for {tuple(rle['size'])}, the image is {(height, width)} (height, width)"
-        )
-    compressed = (
-        mask_util.frPyObjects(dict(rle), height, width) if isinstance(rle["counts"], list) else dict(rle)
-    )
-    return mask_util.decode(compressed)
 
 
 def mask_extent(mask: np.ndarray) -> np.ndarray:

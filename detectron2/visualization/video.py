@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from hotcoco import mask as mask_util
 
 from detectron2.data.catalog import Metadata
+from detectron2.structures import rle
+from detectron2.structures.boxes import Boxes, pairwise_iou
 from detectron2.structures.instances import Instances
 from detectron2.utils.user_errors import UserValueError
 from detectron2.visualization.canvas import VisImage
@@ -34,7 +35,7 @@ class _Track:
 
     category: int
     color: Color
-    shape: Any  # (4,) XYWH, or run lengths
+    shape: Any  # (4,) XYXY, or run lengths
     missed: int = 0
 
 
@@ -80,7 +81,7 @@ class VideoVisualizer:
         elif masks is not None:
             colors = self._assign_colors(classes, _encode(masks), _MASK_MATCH_IOU)
         else:
-            colors = self._assign_colors(classes, _to_xywh(boxes), _BOX_MATCH_IOU)
+            colors = self._assign_colors(classes, [] if boxes is None else list(boxes), _BOX_MATCH_IOU)
         if self._instance_mode == ColorMode.IMAGE_BW and masks is not None:
             visualizer._grey_out_all_but(masks)
         labels = make_labels(classes, scores, self.metadata.get("thing_classes"))
@@ -157,18 +158,10 @@ class VideoVisualizer:
 
 
 def _encode(masks: Sequence[GenericMask]) -> list[dict[str, Any]]:
-    return [mask_util.encode(np.asfortranarray(mask.mask)) for mask in masks]
-
-
-def _to_xywh(boxes: np.ndarray | None) -> list[np.ndarray]:
-    if boxes is None:
-        return []
-    return list(np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1).astype(np.float64))
+    return [rle.encode_one(mask.mask) for mask in masks]
 
 
 def _iou(first: Sequence[Any], second: Sequence[Any]) -> np.ndarray:
-    if not isinstance(first[0], dict):
-        return np.asarray(mask_util.iou(np.stack(first), np.stack(second), [0] * len(second)))
-    if first[0]["size"] != second[0]["size"]:
-        return np.zeros((len(first), len(second)))
-    return np.asarray(mask_util.iou(list(first), list(second), [0] * len(second)))
+    if isinstance(first[0], dict):
+        return rle.pairwise_iou(first, second)
+    return pairwise_iou(*(Boxes(torch.from_numpy(np.stack(boxes))) for boxes in (first, second))).numpy()

@@ -22,6 +22,7 @@ from detectron2.evaluation.coco_evaluation.engine import (
     make_coco,
     score_coco,
 )
+from detectron2.evaluation.coco_evaluation.object_sizes import annotated_area
 from detectron2.evaluation.fast_eval_api import COCOeval_opt
 
 from .coco_fuzz import random_coco
@@ -96,10 +97,13 @@ def test_annotation_id_zero_counts_as_found(engine: Any) -> None:
     assert score_coco(truth, detections, "bbox", engine=engine).average_precision() == pytest.approx(1.0)
 
 
-def test_missing_area_is_that_of_the_box(caplog: pytest.LogCaptureFixture) -> None:
+def test_missing_area_is_that_of_mask_or_box(caplog: pytest.LogCaptureFixture) -> None:
     truth, detections = random_coco(3)
     bare = [{k: v for k, v in a.items() if k not in ("area", "iscrowd")} for a in truth["annotations"]]
-    filled = [{**a, "area": a["bbox"][2] * a["bbox"][3], "iscrowd": 0} for a in bare]
+    assert any("segmentation" in a for a in bare)
+    del bare[0]["segmentation"]
+    filled = [{**a, "area": annotated_area(a), "iscrowd": 0} for a in bare]
+    assert filled[0]["area"] == bare[0]["bbox"][2] * bare[0]["bbox"][3]
     scores = [score_coco({**truth, "annotations": a}, detections, "bbox").summary() for a in (bare, filled)]
     assert scores[0] == scores[1] and "have no 'area'" in caplog.text
 

@@ -16,8 +16,13 @@ import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import COCOEvaluator
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
+from detectron2.evaluation.coco_evaluation.object_sizes import ALL_SIZES, SIZES, annotated_area
 from detectron2.evaluation.coco_evaluation.predictions import encode_masks
-from detectron2.evaluation.coco_evaluation.proposal_recall import AREA_RANGES, average_recall, best_coverage
+from detectron2.evaluation.coco_evaluation.proposal_recall import (
+    average_recall,
+    best_coverage,
+    proposal_metrics,
+)
 from detectron2.structures import BitMasks, Boxes, BoxMode, Instances, PolygonMasks
 
 from .coco_fuzz import random_coco
@@ -254,8 +259,8 @@ def test_proposal_recall_by_hand(dataset: str, tmp_path: Path) -> None:
     evaluator.process([{"image_id": 7}], [{"proposals": _proposals([shifted, dog], [0.1, 2.0])}])
     results = evaluator.evaluate()["box_proposals"]
     assert results["AR@100"] == pytest.approx(100 * (3 + 10) / 20, abs=1e-4)
-    assert results["ARm@100"] == pytest.approx(65, abs=1e-4) or results["ARl@1000"] >= 0
-    assert math.isnan(results["ARs@100"])
+    assert results["ARm@100"] == pytest.approx(65, abs=1e-4)  # 2000 and 7200 square pixels
+    assert math.isnan(results["ARs@100"]) and math.isnan(results["ARl@1000"])
     assert (tmp_path / "box_proposals.pkl").exists()
     assert list(results)[:4] == ["AR@100", "ARs@100", "ARm@100", "ARl@100"]
 
@@ -270,7 +275,8 @@ def test_proposal_matching_equals_a_plain_loop(seed: int) -> None:
     gt, predicted = boxes[:4], boxes[4:]
     areas = torch.tensor(rng.uniform(0, 3000, size=4)).float()
     proposals = _proposals(predicted.tolist(), rng.random(len(predicted)).tolist())
-    for limit, area_range in itertools.product((3, 100), AREA_RANGES.values()):
+    for limit, size in itertools.product((3, 100), (ALL_SIZES, *SIZES)):
+        area_range = (size.low, size.high)
         covered = best_coverage(proposals, gt, areas, area_range, limit)
         keep = [g for g, a in zip(gt.tolist(), areas.tolist()) if area_range[0] <= a <= area_range[1]]
         order = np.argsort(-proposals.objectness_logits.numpy(), kind="stable")[:limit]
@@ -293,6 +299,31 @@ def _iou(a: list[float], b: list[float]) -> float:
     width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
     shared = max(width, 0) * max(height, 0)
     return shared / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - shared)
+
+
+def test_proposal_recall_needs_no_area() -> None:
+    square = [10.0, 10.0, 50.0, 50.0]  # 1600 square pixels: medium
+    annotation = {"image_id": 1, "category_id": 1, "bbox": [10.0, 10.0, 40.0, 40.0]}
+    predictions = [{"image_id": 1, "proposals": _proposals([square], [1.0])}]
+    thin = [[10.0, 10.0, 50.0, 10.0, 50.0, 20.0, 10.0, 20.0]]  # 400 square pixels: small
+    for found, missed, extra in (
+        ("m", "s", {}),
+        ("s", "m", {"segmentation": thin}),
+        ("l", "m", {"area": 1e4}),
+    ):
+        metrics = proposal_metrics(predictions, {"annotations": [{**annotation, **extra}]})
+        assert metrics["AR@100"] == metrics[f"AR{found}@100"] == pytest.approx(100)
+        assert math.isnan(metrics[f"AR{missed}@100"])
+
+
+def test_area_of_an_annotation_is_that_of_its_mask() -> None:
+    box = {"bbox": [0, 0, 10, 20]}
+    triangle, square = [0, 0, 4, 0, 0, 3], [5, 5, 7, 5, 7, 7, 5, 7]
+    assert annotated_area(box) == annotated_area({**box, "segmentation": []}) == 200
+    assert annotated_area({**box, "segmentation": [triangle, square]}) == 6 + 4
+    assert annotated_area({**box, "segmentation": {"size": [4, 5], "counts": [3, 7, 2, 8]}}) == 15
+    assert annotated_area({**box, "segmentation": [triangle], "area": 3}) == 3
+    assert annotated_area({"bbox": [30, 30, 10, 20, 45]}) == 200
 
 
 def test_recall_without_objects_is_nan() -> None:

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
+from detectron2.structures import rle
 from detectron2.structures.boxes import BoxMode
 from detectron2.utils.file_io import PathManager
 from detectron2.utils.user_errors import UserFileNotFoundError
@@ -112,7 +113,7 @@ def _read_instances(files: _Files, from_json: bool, to_polygons: bool) -> dict[s
         rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
         if not len(rows):  # nothing of it is seen
             continue
-        segmentation = _to_polygons(mask) if to_polygons else _to_rle(mask)
+        segmentation = _to_polygons(mask) if to_polygons else rle.encode_one(mask)
         if not segmentation:
             continue
         box = [float(v) for v in (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)]
@@ -173,12 +174,6 @@ def _to_polygons(mask: np.ndarray) -> list[list[float]]:
 
     contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     return [(contour.reshape(-1) + 0.5).tolist() for contour in contours if len(contour) >= 3]
-
-
-def _to_rle(mask: np.ndarray) -> dict[str, Any]:
-    from hotcoco import mask as rle
-
-    return rle.encode(np.asfortranarray(mask.astype(np.uint8)))
 
 
 def load_cityscapes_semantic(image_dir: Path, gt_dir: Path) -> list[dict[str, Any]]:

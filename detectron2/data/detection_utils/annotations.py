@@ -16,10 +16,12 @@ import numpy as np
 import torch
 from fvcore.transforms.transform import HFlipTransform, Transform, TransformList
 
+from detectron2.structures import rle
 from detectron2.structures.boxes import Boxes, BoxMode
 from detectron2.structures.instances import Instances
 from detectron2.structures.keypoints import Keypoints
-from detectron2.structures.masks import BitMasks, PolygonMasks, polygons_to_bitmask
+from detectron2.structures.masks import BitMasks, PolygonMasks
+from detectron2.structures.polygons import polygons_to_bitmask
 from detectron2.structures.rotated_boxes import RotatedBoxes
 from detectron2.utils.user_errors import UserValueError
 
@@ -132,9 +134,7 @@ def _transform_segmentation(segmentation: Any, transforms: Transforms, image_siz
 def _as_mask(segmentation: Any) -> np.ndarray:
     """RLE dict or array -> (H, W) uint8."""
     if isinstance(segmentation, dict):
-        from hotcoco import mask as rle  # only data sets with RLE need it
-
-        return np.asarray(rle.decode(compress_rle(segmentation)))
+        return rle.decode(segmentation)
     if isinstance(segmentation, np.ndarray):
         if segmentation.ndim != 2:
             raise UserValueError(f"A mask array must be (H, W), got shape {segmentation.shape}.")
@@ -143,22 +143,6 @@ def _as_mask(segmentation: Any) -> np.ndarray:
         f"Cannot use a segmentation of type {type(segmentation).__name__}. It must be a list of polygons "
         "([[x, y, x, y, ...], ...]), a COCO RLE dict with 'size' and 'counts', or an (H, W) array of 0 and 1."
     )
-
-
-def compress_rle(segmentation: dict[str, Any]) -> dict[str, Any]:
-    """COCO RLE with counts as list, str or bytes -> RLE with counts as bytes, as pycocotools gives it."""
-    from hotcoco import mask as rle
-
-    counts = segmentation["counts"]
-    if isinstance(counts, list):
-        height, width = segmentation["size"]
-        if sum(counts) != height * width:
-            raise UserValueError(
-                f"RLE counts of a {height} x {width} mask must add up to {height * width}, they give "
-                f"{sum(counts)}."
-            )
-        return rle.frPyObjects(segmentation, height, width)
-    return {**segmentation, "counts": counts.encode("ascii")} if isinstance(counts, str) else segmentation
 
 
 def transform_keypoint_annotations(

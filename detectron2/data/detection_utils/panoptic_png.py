@@ -1,4 +1,4 @@
-"""Panoptic PNGs: every pixel's colour is the id of its segment, R + 256 G + 65536 B; id 0 is unlabelled."""
+"""Reading panoptic PNGs, and turning their segments into labels. H x W is the image; id 0 is unlabelled."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from detectron2.structures.panoptic_ids import color_of_id, ids_from_colors
 from detectron2.utils.user_errors import UserValueError
 
 from .image_io import read_image
@@ -17,12 +18,6 @@ LABEL_OF_THINGS = 0
 def read_panoptic_ids(file_name: str) -> np.ndarray:
     """(H, W) int32 segment ids of a panoptic PNG."""
     return ids_from_colors(read_image(file_name, "RGB"))
-
-
-def ids_from_colors(colors: np.ndarray) -> np.ndarray:
-    """(H, W, 3) uint8 colours -> (H, W) int32 ids."""
-    red, green, blue = (colors[:, :, channel].astype(np.int32) for channel in range(3))
-    return red + (green << 8) + (blue << 16)
 
 
 def read_segment_masks(file_name: str, segment_ids: Sequence[int]) -> list[np.ndarray]:
@@ -67,12 +62,10 @@ def draw_labels(
 
 
 def _raise_unknown_id(ids: np.ndarray, unknown: int, labels: Mapping[int, int], file_name: str) -> None:
-    color = (unknown % 256, unknown // 256 % 256, unknown // 65536)
     shown = ", ".join(str(id) for id in sorted(labels)[:8]) or "none"
     raise UserValueError(
         f"Panoptic PNG {str(file_name)!r} has {int((ids == unknown).sum())} pixels of segment id {unknown} "
-        "(colour "
-        f"{color}), which the 'segments_info' of its JSON does not list; it lists {len(labels)} ids: {shown} "
-        "... "
-        "Do PNG and JSON belong together, and was the PNG resized or compressed with loss?"
+        f"(colour {color_of_id(unknown)}), which the 'segments_info' of its JSON does not list; it lists "
+        f"{len(labels)} ids: {shown} ... Do PNG and JSON belong together, and was the PNG resized or "
+        "compressed with loss?"
     )

@@ -22,6 +22,7 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval, Params
 
+from detectron2.evaluation.coco_evaluation.object_sizes import SIZES, SMALL, annotated_area
 from detectron2.utils.user_errors import UserValueError
 
 logger = logging.getLogger(__name__)
@@ -29,6 +30,8 @@ logger = logging.getLogger(__name__)
 Engine = Literal["hotcoco", "pycocotools"]
 ENGINES: tuple[Engine, ...] = ("hotcoco", "pycocotools")
 IOU_TYPES = ("bbox", "segm", "keypoints")
+
+_SIZE_OF_SUFFIX = {size.suffix: size.name for size in SIZES}
 
 # Names of both libraries' parameter attributes that decide the result.
 _PARAM_NAMES = ("imgIds", "catIds", "iouThrs", "recThrs", "maxDets", "areaRng", "areaRngLbl", "useCats")
@@ -82,9 +85,9 @@ class CocoScores:
 
     def metrics(self) -> dict[str, float]:
         """The published summary by name: 12 numbers for boxes and masks, 10 for keypoints, as fractions."""
-        areas = {"s": "small", "m": "medium", "l": "large"}
+        areas = _SIZE_OF_SUFFIX
         if self.iou_type == "keypoints":
-            del areas["s"]
+            areas = {key: area for key, area in areas.items() if area != SMALL.name}
         values = {"AP": self.average_precision(), "AP50": self.average_precision(0.5)}
         values["AP75"] = self.average_precision(0.75)
         values.update({f"AP{key}": self.average_precision(area=area) for key, area in areas.items()})
@@ -103,7 +106,6 @@ class CocoScores:
 
     def _summary_lines(self) -> list[str]:
         span = f"{self.iou_thrs[0]:0.2f}:{self.iou_thrs[-1]:0.2f}"
-        areas = {"s": "small", "m": "medium", "l": "large"}
         lines = []
         for name, value in self.metrics().items():
             title, qualifier = name[:2], name[2:]
@@ -112,7 +114,7 @@ class CocoScores:
             kind = "Average Precision" if title == "AP" else "Average Recall"
             printed = -1.0 if np.isnan(value) else value
             lines.append(
-                f" {kind:<18} ({title}) @[ IoU={iou:<9} | area={areas.get(qualifier, 'all'):>6s} "
+                f" {kind:<18} ({title}) @[ IoU={iou:<9} | area={_SIZE_OF_SUFFIX.get(qualifier, 'all'):>6s} "
                 f"| maxDets={limit:>3} ] = {printed:0.3f}"
             )
         return lines
@@ -186,7 +188,8 @@ def complete_annotations(dataset: Mapping[str, Any]) -> dict[str, Any]:
 
     Id 0 means "unmatched" to pycocotools, which then counts a found object as missed, and a repeated id hides
     an annotation. Where either occurs, or an id is missing, annotations are numbered anew from 1. A missing
-    `iscrowd` becomes 0, a missing `area` that of the box.
+    `iscrowd` becomes 0, a missing `area` that of the mask, or of
+    the box where there is no mask.
     """
     annotations = dataset["annotations"]
     ids = [a.get("id", 0) for a in annotations]
@@ -196,12 +199,12 @@ def complete_annotations(dataset: Mapping[str, Any]) -> dict[str, Any]:
         return dict(dataset)
     if num_without_area:
         logger.warning(
-            "%d annotations of the ground truth have no 'area': the area of their box decides on their size",
+            "%d annotations of the ground truth have no 'area': that of mask or box decides on their size",
             num_without_area,
         )
     numbers = ids if sound else range(1, len(ids) + 1)
     fixed = [
-        {"iscrowd": 0, "area": a["bbox"][2] * a["bbox"][3], **a, "id": number}
+        {"iscrowd": 0, "area": annotated_area(a), **a, "id": number}
         for a, number in zip(annotations, numbers)
     ]
     return {**dataset, "annotations": fixed}

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from detectron2.structures import rle
 from detectron2.structures.boxes import BoxMode
 from detectron2.structures.instances import Instances
 from detectron2.structures.masks import BitMasks, PolygonMasks
@@ -33,24 +34,11 @@ def encode_masks(
     Returns:
         R dictionaries with "size" and "counts", the counts as text.
     """
-    import hotcoco.mask as mask_util
-
     if isinstance(masks, PolygonMasks):
-        height, width = image_size
-        encoded = [
-            mask_util.merge(mask_util.frPyObjects([p.tolist() for p in polygons], height, width))
-            for polygons in masks.polygons
-        ]
+        codes = [rle.from_polygons(polygons, *image_size) for polygons in masks.polygons]
     else:
-        tensor = masks.tensor if isinstance(masks, BitMasks) else torch.as_tensor(masks)
-        if not len(tensor):
-            return []
-        # The encoder reads columns: laying the transpose out contiguously is the one copy that is needed.
-        columns = tensor.to(torch.uint8).transpose(1, 2).contiguous()  # (R, W, H)
-        encoded = mask_util.encode(columns.numpy().transpose(2, 1, 0))  # a Fortran-ordered (H, W, R) view
-    return [
-        {"size": [int(n) for n in rle["size"]], "counts": rle["counts"].decode("ascii")} for rle in encoded
-    ]
+        codes = rle.encode(masks.tensor if isinstance(masks, BitMasks) else torch.as_tensor(masks))
+    return [rle.as_json(code) for code in codes]
 
 
 def instances_to_coco_json(instances: Instances, img_id: int) -> list[dict[str, Any]]:

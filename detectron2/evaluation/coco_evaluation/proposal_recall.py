@@ -14,16 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from detectron2.evaluation.coco_evaluation.object_sizes import ALL_SIZES, SIZES, annotated_area
 from detectron2.structures.boxes import Boxes, BoxMode, pairwise_iou
 from detectron2.structures.instances import Instances
 
-AREA_RANGES = {
-    "all": (0.0, 1e5**2),
-    "small": (0.0, 32.0**2),
-    "medium": (32.0**2, 96.0**2),
-    "large": (96.0**2, 1e5**2),
-}
-_KEY_SUFFIXES = {"all": "", "small": "s", "medium": "m", "large": "l"}
 _LIMITS = (100, 1000)
 
 
@@ -35,18 +29,19 @@ def proposal_metrics(
     Args:
         predictions: entries with "image_id" and "proposals" (`Instances` with `proposal_boxes` and
             `objectness_logits`).
-        ground_truth: a data set in COCO's JSON layout. Crowds are left out.
+        ground_truth: a data set in COCO's JSON layout. Crowds are left out; where annotations lack
+            "area", that of the mask or the box counts.
     """
     annotations_by_image = _object_boxes(ground_truth)
     metrics = {}
-    for limit, (area, suffix) in itertools.product(_LIMITS, _KEY_SUFFIXES.items()):
+    for limit, size in itertools.product(_LIMITS, (ALL_SIZES, *SIZES)):
         covered = [
             best_coverage(
-                entry["proposals"], *annotations_by_image[entry["image_id"]], AREA_RANGES[area], limit
+                entry["proposals"], *annotations_by_image[entry["image_id"]], (size.low, size.high), limit
             )
             for entry in predictions
         ]
-        metrics[f"AR{suffix}@{limit}"] = 100 * average_recall(covered)
+        metrics[f"AR{size.suffix}@{limit}"] = 100 * average_recall(covered)
     return metrics
 
 
@@ -55,7 +50,7 @@ def _object_boxes(ground_truth: Mapping[str, Any]) -> Mapping[int, tuple[Tensor,
     rows: dict[int, list[list[float]]] = defaultdict(list)
     for annotation in ground_truth["annotations"]:
         if not annotation.get("iscrowd", 0):
-            rows[annotation["image_id"]].append([*annotation["bbox"], annotation["area"]])
+            rows[annotation["image_id"]].append([*annotation["bbox"], annotated_area(annotation)])
     empty = (torch.zeros(0, 4), torch.zeros(0))
     objects: defaultdict[int, tuple[Tensor, Tensor]] = defaultdict(lambda: empty)
     for image_id, values in rows.items():

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from detectron2.evaluation.coco_evaluation.engine import CocoScores
+from detectron2.evaluation.coco_evaluation.object_sizes import SIZES, annotated_area
 from detectron2.evaluation.tables import format_category_table, format_metrics_table
 from detectron2.utils.user_errors import UserValueError
 
@@ -18,11 +19,6 @@ METRICS = {
     "bbox": ("AP", "AP50", "AP75", "APs", "APm", "APl"),
     "segm": ("AP", "AP50", "AP75", "APs", "APm", "APl"),
     "keypoints": ("AP", "AP50", "AP75", "APm", "APl"),
-}
-_SIZES = {
-    "APs": ("small", "below 32x32 pixels", 0.0, 32.0**2),
-    "APm": ("medium", "32x32 to 96x96 pixels", 32.0**2, 96.0**2),
-    "APl": ("large", "above 96x96 pixels", 96.0**2, 1e10),
 }
 
 
@@ -86,10 +82,11 @@ def explain_missing_numbers(
         reasons.append(
             "every metric is nan: no object of the ground truth has a visible keypoint ('num_keypoints')"
         )
-    areas = np.asarray([a.get("area", 0) for a in objects])
-    for metric, (size, bounds, low, high) in _SIZES.items():
-        if np.isnan(results.get(metric, 0.0)) and not ((areas >= low) & (areas <= high)).any():
-            reasons.append(f"{metric} is nan: no {size} objects ({bounds}) in the ground truth")
+    areas = np.asarray([annotated_area(a) for a in objects])
+    for size in SIZES:
+        metric = f"AP{size.suffix}"
+        if np.isnan(results.get(metric, 0.0)) and not ((areas >= size.low) & (areas <= size.high)).any():
+            reasons.append(f"{metric} is nan: no {size.name} objects ({size.bounds}) in the ground truth")
     reasons.extend(_disjoint_ids(objects, detections, image_ids))
     return reasons
 

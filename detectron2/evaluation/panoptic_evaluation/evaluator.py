@@ -21,10 +21,10 @@ from detectron2.evaluation.evaluator import DatasetEvaluator
 from detectron2.evaluation.panoptic_evaluation.quality import (
     PanopticEngine,
     PanopticScores,
-    id_to_rgb,
     score_panoptic,
 )
 from detectron2.evaluation.tables import format_category_table, format_rows
+from detectron2.structures.panoptic_ids import colors_from_ids
 from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager, atomic_write
 from detectron2.utils.user_errors import UserValueError
@@ -85,7 +85,7 @@ class COCOPanopticEvaluator(DatasetEvaluator):
                 {
                     "image_id": image["image_id"],
                     "file_name": f"{stem}.png",
-                    "png_string": _encode_png(id_to_rgb(label_map)),
+                    "png_string": _encode_png(colors_from_ids(label_map)),
                     "segments_info": [self._convert_category_id(segment) for segment in segments_info],
                 }
             )

@@ -20,6 +20,7 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
+from detectron2.structures.panoptic_ids import ids_from_colors
 from detectron2.utils.user_errors import UserValueError
 
 logger = logging.getLogger(__name__)
@@ -30,21 +31,10 @@ _MATCH_IOU = 0.5
 _NUM_CHECKED_AREAS = 50
 
 
-def rgb_to_id(color: np.ndarray) -> np.ndarray:
-    """(H, W, 3) uint8 colours of a panoptic PNG -> (H, W) int32 segment ids."""
-    channels = color.astype(np.int32)
-    return channels[..., 0] + 256 * channels[..., 1] + 65536 * channels[..., 2]
-
-
-def id_to_rgb(ids: np.ndarray) -> np.ndarray:
-    """(H, W) segment ids below 2**24 -> (H, W, 3) uint8 colours of a panoptic PNG."""
-    return np.stack([ids >> shift & 0xFF for shift in (0, 8, 16)], axis=-1).astype(np.uint8)
-
-
 def read_label_map(path: str) -> np.ndarray:
     """Read a panoptic PNG as an (H, W) int32 label map."""
     with Image.open(path) as image:
-        return rgb_to_id(np.asarray(image.convert("RGB")))
+        return ids_from_colors(np.asarray(image.convert("RGB")))
 
 
 @dataclass

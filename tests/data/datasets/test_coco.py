@@ -60,6 +60,9 @@ def test_uncompressed_rle_is_compressed(make_coco: MakeCoco) -> None:
     runs = [92, 3, 27, 3, 27, 3, 1045]  # column 3 starts at pixel 90, and its rows 2 to 4 are set
     (first, _) = load_coco_json(*make_coco(segmentation={"size": [30, 40], "counts": runs}, iscrowd=1))
     assert first["annotations"][0]["segmentation"] == coco_mask.encode(mask)
+    runs[-1] -= 1
+    with pytest.raises(ValueError, match="image 1 .*must add up to 1200.* they give 1199"):
+        load_coco_json(*make_coco(segmentation={"size": [30, 40], "counts": runs}, iscrowd=1))
 
 
 def test_short_polygons_are_counted_and_the_image_stays(make_coco: MakeCoco, caplog) -> None:

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from detectron2.data.catalog import DatasetCatalog, Metadata, MetadataCatalog
-from detectron2.data.detection_utils.annotations import compress_rle
 from detectron2.data.detection_utils.panoptic_png import read_segment_masks
+from detectron2.structures import rle
 from detectron2.structures.boxes import BoxMode
-from detectron2.structures.masks import polygon_area
+from detectron2.structures.polygons import polygon_area
 from detectron2.utils.file_io import PathManager, atomic_write
 from detectron2.utils.user_errors import UserTypeError
 
@@ -78,10 +78,8 @@ def _with_masks(record: dict[str, Any]) -> list[dict[str, Any]]:
     pending = [a for a in annotations if "segment_id" in a and "segmentation" not in a]
     if not pending:
         return annotations
-    from hotcoco import mask as rle
-
     masks = read_segment_masks(record["pan_seg_file_name"], [a["segment_id"] for a in pending])
-    encoded = {a["segment_id"]: rle.encode(np.asfortranarray(mask)) for a, mask in zip(pending, masks)}
+    encoded = {a["segment_id"]: rle.encode_one(mask) for a, mask in zip(pending, masks)}
     return [{**a, "segmentation": encoded[a["segment_id"]]} if a in pending else a for a in annotations]
 
 
@@ -110,18 +108,13 @@ def _convert_mask(segmentation: Any) -> tuple[Any, float]:
     if isinstance(segmentation, list):
         polygons = [[float(v) for v in polygon] for polygon in segmentation]
         return polygons, float(sum(polygon_area(np.array(p[0::2]), np.array(p[1::2])) for p in polygons))
-    from hotcoco import mask as rle
-
     if isinstance(segmentation, np.ndarray):
-        segmentation = rle.encode(np.asfortranarray(segmentation.astype(np.uint8)))
+        segmentation = rle.encode_one(segmentation)
     if not isinstance(segmentation, dict):
         raise UserTypeError(
             f"A segmentation must be polygons, RLE or an (H, W) array, got {type(segmentation).__name__}."
         )
-    compressed = compress_rle(segmentation)
-    return {"size": list(compressed["size"]), "counts": compressed["counts"].decode("ascii")}, float(
-        rle.area(compressed)
-    )
+    return rle.as_json(segmentation), float(rle.areas([segmentation])[0])
 
 
 def convert_to_coco_json(dataset_name: str, output_file: str, allow_cached: bool = True) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 
 from detectron2.data.build.dataset_dicts import get_detection_dataset_dicts
 from detectron2.data.catalog import DatasetCatalog, MetadataCatalog
+from detectron2.structures import rle
 from detectron2.structures.boxes import BoxMode
 from detectron2.utils.file_io import PathManager
 from detectron2.utils.user_errors import UserFileNotFoundError, UserKeyError, UserTypeError, UserValueError
@@ -172,9 +173,10 @@ class AnnotationReader:
         segmentation = source["segmentation"]
         if isinstance(segmentation, dict):
             if isinstance(segmentation["counts"], list):
-                from hotcoco import mask as rle  # only files with crowds need it
-
-                return rle.frPyObjects(segmentation, *segmentation["size"])
+                try:
+                    return rle.compress(segmentation)
+                except UserValueError as error:
+                    raise UserValueError(f"{self._locate(source)}: {error}") from error
             return segmentation
         polygons = [polygon for polygon in segmentation if len(polygon) >= 6 and len(polygon) % 2 == 0]
         if len(polygons) < len(segmentation):

@@ -26,11 +26,11 @@ from typing import Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
-from pycocotools import mask as mask_util
 from tqdm import tqdm
 
+from detectron2.structures import rle
+from detectron2.structures.panoptic_ids import id_of_color
 from detectron2.utils.file_io import atomic_write
 
 from .scene import Scene, SceneSegment
@@ -239,17 +239,17 @@ def _write_scene(
         Image.fromarray(palette[scene.segment_ids]).save(path, format="PNG", compress_level=1)
     segments_info, instances = [], []
     for segment in scene.segments:
-        mask = scene.segment_ids == segment.id
+        code = rle.encode_one(scene.segment_ids == segment.id)
+        left, top, right, bottom = rle.boxes([code]).astype(int)[0].tolist()
         common = {
             "category_id": category_of[segment.name]["id"],
-            "area": int(mask.sum()),
-            "bbox": _mask_box(mask),
+            "area": int(rle.areas([code])[0]),
+            "bbox": [left, top, right - left, bottom - top],
             "iscrowd": int(segment.is_crowd),
         }
-        red, green, blue = colours[segment.id]
-        segments_info.append({"id": red + 256 * green + 256 * 256 * blue, **common})
+        segments_info.append({"id": id_of_color(colours[segment.id]), **common})
         if segment.is_thing:
-            instances.append({"image_id": image_id, **common, "segmentation": _encode_mask(mask)})
+            instances.append({"image_id": image_id, **common, "segmentation": rle.as_json(code)})
     return {
         "image": {"id": image_id, "file_name": image_file.name, "height": height, "width": width},
         "panoptic": {"image_id": image_id, "file_name": panoptic_file.name, "segments_info": segments_info},
@@ -284,20 +284,6 @@ def _segment_colours(
         taken.add(colour)
         colours[segment.id] = colour
     return colours
-
-
-def _mask_box(mask: NDArray[np.bool_]) -> list[int]:
-    """XYWH box around the set pixels; there is at least one."""
-    rows = np.flatnonzero(mask.any(axis=1))
-    columns = np.flatnonzero(mask.any(axis=0))
-    left, top = int(columns[0]), int(rows[0])
-    return [left, top, int(columns[-1]) - left + 1, int(rows[-1]) - top + 1]
-
-
-def _encode_mask(mask: NDArray[np.bool_]) -> dict[str, Any]:
-    """Compress a mask to COCO run lengths, as text."""
-    encoded = mask_util.encode(np.asfortranarray(mask, dtype=np.uint8))
-    return {"size": [int(side) for side in encoded["size"]], "counts": encoded["counts"].decode("ascii")}
 
 
 def _write_annotations(
