@@ -1,254 +1,113 @@
-"""The imports of the package follow the layers that LAYOUT.md of the project describes."""
+"""The package keeps the rules of its structure: layers, facades, private names, plug-ins, sizes.
+
+`tests/architecture/rules.py` holds the rules and their few exceptions.
+"""
 
 from __future__ import annotations
 
-import ast
+import statistics
 import subprocess
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
-PACKAGE = "detectron2"
+from .architecture import rules
+from .architecture.source_tree import ROOT, SourceTree
 
-# A module imports from lines above its own; the packages of one line do not import each other.
-LAYERS = [
-    ["utils"],
-    ["config"],
-    ["layers"],
-    ["structures", "collect_env"],
-    ["data", "solver", "checkpoint"],
-    ["visualization"],
-    ["modeling", "tracking", "evaluation"],
-    ["engine", "model_zoo"],
-    ["export"],
-    ["projects", "testing", "analysis"],
-]
+PACKAGE = SourceTree(ROOT, "detectron2")
 
-# Old public paths in `utils` of code that lives higher: re-exports and nothing else.
-RE_EXPORTS = {
-    f"{PACKAGE}.utils.{name}"
-    for name in ("analysis", "collect_env", "colormap", "testing", "video_visualizer", "visualizer")
-}
+# Files of the package that are tables, and may be long.
+TABLES = {"detectron2/config/defaults.py"}
+
+SOURCE_FOLDERS = ("detectron2", "tests", "tools", "demo", "datasets", "docs", "configs")
 
 
-@dataclass(frozen=True)
-class Import:
-    """One import statement inside the package."""
-
-    module: str
-    target: str
-    line: int
-    in_function: bool
-    for_types: bool
-
-    def __str__(self) -> str:
-        return f"{self.module}:{self.line} imports {self.target}"
+def relative(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
 
 
-def module_name(path: Path) -> str:
-    parts = path.relative_to(ROOT).with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+def sources() -> list[Path]:
+    return [path for folder in SOURCE_FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))]
 
 
-@cache
-def modules() -> dict[str, Path]:
-    return {module_name(path): path for path in sorted((ROOT / PACKAGE).rglob("*.py"))}
-
-
-@cache
-def syntax_tree(module: str) -> ast.Module:
-    return ast.parse(modules()[module].read_text(encoding="utf-8"))
-
-
-def is_package(module: str) -> bool:
-    return modules()[module].name == "__init__.py"
-
-
-def is_type_checking(node: ast.AST) -> bool:
-    return isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
-
-
-def import_nodes(
-    node: ast.AST, in_function: bool = False, for_types: bool = False
-) -> Iterator[tuple[ast.Import | ast.ImportFrom, bool, bool]]:
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, (ast.Import, ast.ImportFrom)):
-            yield child, in_function, for_types
-        else:
-            inside = in_function or isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
-            yield from import_nodes(child, inside, for_types or is_type_checking(child))
-
-
-def from_targets(node: ast.ImportFrom, module: str) -> Iterator[str]:
-    if node.level:
-        parts = module.split(".")
-        base = parts if is_package(module) else parts[:-1]
-        base = base[: len(base) - (node.level - 1)]
-        source = ".".join(base + ([node.module] if node.module else []))
-    else:
-        source = node.module or ""
-    for alias in node.names:
-        # `from package import module` imports the module; `from module import name` the module around it.
-        full = f"{source}.{alias.name}"
-        yield full if full in modules() else source
-
-
-@cache
-def imports() -> list[Import]:
-    found = []
-    for module in modules():
-        for node, in_function, for_types in import_nodes(syntax_tree(module)):
-            targets = (
-                from_targets(node, module)
-                if isinstance(node, ast.ImportFrom)
-                else (alias.name for alias in node.names)
-            )
-            found += [
-                Import(module, target, node.lineno, in_function, for_types)
-                for target in dict.fromkeys(targets)
-                if target in modules()
-            ]
-    return found
-
-
-def layer_of(module: str) -> tuple[int, str] | None:
-    """(layer number, name of the package), or None for the root package."""
-    best = None
-    for number, names in enumerate(LAYERS):
-        for name in names:
-            full = f"{PACKAGE}.{name}"
-            if (module == full or module.startswith(full + ".")) and (
-                best is None or len(name) > len(best[1])
-            ):
-                best = (number, name)
-    return best
+def expect_none(found: list[str]) -> None:
+    assert not found, "\n" + "\n".join(found)
 
 
 def test_every_module_belongs_to_a_layer() -> None:
-    homeless = [module for module in modules() if module != PACKAGE and layer_of(module) is None]
-    assert not homeless
+    expect_none(rules.homeless_modules(PACKAGE))
 
 
 def test_every_folder_with_modules_is_a_package() -> None:
-    folders = {path.parent for path in modules().values()}
-    assert not [str(folder.relative_to(ROOT)) for folder in folders if not (folder / "__init__.py").is_file()]
+    folders = {path.parent for path in PACKAGE.modules.values()}
+    assert [relative(folder) for folder in folders if not (folder / "__init__.py").is_file()] == []
 
 
 def test_imports_point_to_lower_layers() -> None:
-    wrong = []
-    for item in imports():
-        source, target = layer_of(item.module), layer_of(item.target)
-        if source is None or target is None or item.module in RE_EXPORTS:
-            continue
-        if source[1] != target[1] and source[0] <= target[0]:
-            wrong.append(str(item))
-    assert not wrong
+    expect_none(rules.upward_imports(PACKAGE))
+
+
+def test_utils_imports_nothing_of_the_package() -> None:
+    listed = {f"{PACKAGE.package}.{name}" for name in rules.RE_EXPORTS}
+    inside = [item for item in PACKAGE.imports if item.module.startswith("detectron2.utils")]
+    assert inside
+    outgoing = [item for item in inside if not item.target.startswith("detectron2.utils")]
+    expect_none([str(item) for item in outgoing if item.module not in listed])
 
 
 def test_there_is_no_import_cycle() -> None:
-    graph: dict[str, set[str]] = {module: set() for module in modules()}
-    for item in imports():
-        if not item.for_types and item.target != item.module:
-            graph[item.module].add(item.target)
-    done: set[str] = set()
-
-    def visit(module: str, chain: list[str]) -> list[str] | None:
-        if module in chain:
-            return [*chain[chain.index(module) :], module]
-        if module in done:
-            return None
-        for target in sorted(graph[module]):
-            cycle = visit(target, [*chain, module])
-            if cycle:
-                return cycle
-        done.add(module)
-        return None
-
-    for module in graph:
-        assert not visit(module, [])
+    expect_none(rules.import_cycle(PACKAGE))
 
 
-def test_no_module_imports_a_package_above_itself() -> None:
-    wrong = [
-        str(item)
-        for item in imports()
-        if item.target != PACKAGE and item.module.startswith(item.target + ".") and is_package(item.target)
-    ]
-    assert not wrong
+def test_no_module_uses_private_names_of_another() -> None:
+    expect_none(rules.private_imports(PACKAGE))
 
 
-def is_facade(module: str) -> bool:
-    """A file of imports and `__all__` alone, which keeps an old path alive."""
-    body = [
-        node
-        for node in syntax_tree(module).body
-        if not (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant))
-    ]
-    imported = [node for node in body if isinstance(node, (ast.Import, ast.ImportFrom))]
-    exports = [
-        node
-        for node in body
-        if isinstance(node, ast.Assign) and [ast.unparse(target) for target in node.targets] == ["__all__"]
-    ]
-    return not is_package(module) and bool(imported) and len(imported) + len(exports) == len(body)
+def test_imports_inside_functions_and_by_string_have_a_reason() -> None:
+    expect_none(rules.hidden_imports(PACKAGE))
 
 
-def test_no_facade_is_imported_inside_the_package() -> None:
-    facades = {module for module in modules() if is_facade(module)}
-    # A package may make its facades reachable as its attributes.
-    assert not [
-        str(item)
-        for item in imports()
-        if item.target in facades and item.module != item.target.rpartition(".")[0]
-    ]
+@pytest.mark.parametrize("plugin", rules.PLUGINS)
+def test_a_plugin_is_known_in_its_own_files_alone(plugin: str) -> None:
+    expect_none(rules.plugin_knowledge(PACKAGE, {plugin: rules.PLUGINS[plugin]}))
 
 
-def test_only_its_package_knows_res2net() -> None:
-    folder = f"{PACKAGE}.modeling.backbone.res2net"
-    knowing = {module for module, path in modules().items() if "res2net" in path.read_text("utf-8").lower()}
-    assert f"{PACKAGE}.modeling.backbone" in knowing
-    others = {module for module in knowing if module != folder and not module.startswith(f"{folder}.")}
-    assert others == {f"{PACKAGE}.modeling.backbone"}
-    facade = syntax_tree(f"{PACKAGE}.modeling.backbone")
-    used = {ast.unparse(node) for node in facade.body if "res2net" in ast.unparse(node).lower()}
-    assert used and all(line.startswith("from .res2net import ") for line in used)
+def test_facades_hold_nothing_but_imports() -> None:
+    expect_none(rules.thick_facades(PACKAGE))
+
+
+@pytest.mark.parametrize("name", sorted(rules.RE_EXPORTS))
+def test_listed_re_exports_exist_and_are_nothing_else(name: str) -> None:
+    assert rules.is_facade(PACKAGE, f"{PACKAGE.package}.{name}")
+
+
+def test_code_imports_defining_files_and_no_facade() -> None:
+    expect_none(rules.facade_imports(PACKAGE))
 
 
 def test_there_is_no_star_import_and_no_globals_call() -> None:
-    wrong = []
-    for module in modules():
-        for node in ast.walk(syntax_tree(module)):
-            if isinstance(node, ast.ImportFrom) and any(alias.name == "*" for alias in node.names):
-                wrong.append(f"{module}:{node.lineno} star import")
-            if isinstance(node, ast.Call) and ast.unparse(node.func) == "globals":
-                wrong.append(f"{module}:{node.lineno} globals()")
-    assert not wrong
+    expect_none(rules.wild_imports(PACKAGE))
 
 
-# (importing, imported) module: imports that wait until they are needed, each with its reason.
-DEFERRED_IMPORTS = {
-    ("config", "config.lazy"): "omegaconf, which YAML configs do not need",
-    ("engine.defaults.setup", "config.lazy"): "omegaconf, which YAML configs do not need",
-    (
-        "modeling.meta_arch.training_pictures",
-        "data.detection_utils.image_io",
-    ): "pictures of training are rare",
-    (
-        "modeling.meta_arch.training_pictures",
-        "visualization.visualizer",
-    ): "pictures of training are rare",
-}
+def test_files_of_the_package_are_short() -> None:
+    lines = {relative(path): rules.count_lines(path) for path in PACKAGE.modules.values()}
+    lines = {name: count for name, count in lines.items() if name not in TABLES}
+    assert {name: count for name, count in lines.items() if count > 450} == {}
+    assert statistics.quantiles(lines.values(), n=10)[-1] <= 300
 
 
-def test_functions_do_not_hide_imports_of_the_package() -> None:
-    allowed = {(f"{PACKAGE}.{source}", f"{PACKAGE}.{target}") for source, target in DEFERRED_IMPORTS}
-    hidden = {(item.module, item.target): str(item) for item in imports() if item.in_function}
-    assert not [text for key, text in hidden.items() if key not in allowed]
+def test_tables_that_may_be_long_exist() -> None:
+    assert [name for name in TABLES if not (ROOT / name).is_file()] == []
+
+
+def test_files_of_tests_and_tools_are_short() -> None:
+    lines = {relative(path): rules.count_lines(path) for path in sources() if "detectron2" not in path.parts}
+    assert {name: count for name, count in lines.items() if count > 450} == {}
+
+
+def test_functions_are_short() -> None:
+    expect_none([text for path in sources() for text in rules.long_functions(path, 80)])
 
 
 def imported_by(statement: str) -> set[str]:

@@ -15,7 +15,7 @@ from fvcore.common.param_scheduler import (
 )
 from torch import Tensor, nn
 
-from detectron2.config import CfgNode
+from detectron2.config.config.node import CfgNode
 from detectron2.solver.lr_scheduler import LRMultiplier, LRScheduler, WarmupParamScheduler
 from detectron2.utils.user_errors import UserNotImplementedError, UserValueError
 

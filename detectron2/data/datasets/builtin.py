@@ -188,7 +188,7 @@ class _ShapesMetadata(LazyValue):
 
     def resolve(self) -> Any:
         # By name, since that module draws with OpenCV, which is slow to import.
-        categories = locate("detectron2.data.datasets.shapes.SHAPES_CATEGORIES")
+        categories = locate("detectron2.data.datasets.shapes.dataset.SHAPES_CATEGORIES")
         return separated_panoptic_meta(categories)[self.key]
 
 

@@ -200,8 +200,9 @@ class DenseDetector(ImageModel):
         count = is_foreground.sum()
         put_metrics({"num_pos_anchors": count / len(is_foreground)})
         # A new tensor: the losses of another batch may still need the old one for their gradients.
+        # Always float32: half precision cannot count what one batch adds to thousands of anchors.
         self.loss_normalizer = torch.lerp(
-            count.clamp(min=1).float(), self.loss_normalizer, NORMALIZER_MOMENTUM
+            count.clamp(min=1).float(), self.loss_normalizer.float(), NORMALIZER_MOMENTUM
         )
         return self.loss_normalizer
 
