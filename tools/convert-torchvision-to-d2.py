@@ -4,8 +4,8 @@
     tools/convert-torchvision-to-d2.py resnet101.pth r_101.pkl
 
 Input is `.pth`, `.pt` or `.safetensors`; the architecture is read off the weights. The suffix of the output
-decides its format: `.pkl`, `.pth` or `.safetensors`. A plug-in of your own that registers a WeightTranslator is
-known with `--import my_plugin`.
+decides its format: `.pkl`, `.pth` or `.safetensors`. A plug-in of your own that registers a WeightTranslator
+is known with `--import my_plugin`.
 """
 
 from __future__ import annotations

@@ -10,3 +10,4 @@ from .weight_translation import WEIGHT_TRANSLATOR_REGISTRY as WEIGHT_TRANSLATOR_
 from .weight_translation import BackboneLayout as BackboneLayout
 from .weight_translation import ConvertedBackbone as ConvertedBackbone
 from .weight_translation import WeightTranslator as WeightTranslator
+from .weight_translation import require_whole as require_whole

@@ -19,10 +19,10 @@ from detectron2.utils.file_io import PathManager, atomic_write
 from detectron2.utils.user_errors import UserFileNotFoundError, UserValueError
 
 from .c2_model_loading import convert_c2_detectron_names, match_by_suffix
-from .load_report import describe_load
+from .load_report import describe_differences, describe_load
 from .notes import NOTES_KEY, versions
 from .reading import CheckpointFileError, read_checkpoint_file
-from .vetting import refuse_unusable, restored_on_error
+from .vetting import Exchange, refuse_unusable
 from .weight_translation import explain_conflicts, find_translator, read_layout
 
 __all__ = ["DetectionCheckpointer"]
@@ -44,6 +44,15 @@ class IncompatibleKeys(NamedTuple):
     missing_keys: list[str]
     unexpected_keys: list[str]
     incorrect_shapes: list[tuple[str, tuple[int, ...], tuple[int, ...]]]
+
+
+class _LoadSummary(NamedTuple):
+    """What is logged about a load beside the incompatible keys."""
+
+    num_matched: int
+    num_tensors: int
+    skipped: list[str]
+    is_surprise: bool
 
 
 class DetectionCheckpointer(Checkpointer):
@@ -81,6 +90,8 @@ class DetectionCheckpointer(Checkpointer):
         self.path_manager = PathManager
         self.logger = logger
         self.notes: dict[str, Any] = {}
+        self._exchange: Exchange | None = None
+        self._last_load: _LoadSummary | None = None
 
     def save(self, name: str, **kwargs: Any) -> None:
         """Write `<save_dir>/<name>.pth` and mark it as the last checkpoint.
@@ -134,20 +145,27 @@ class DetectionCheckpointer(Checkpointer):
         checkpoint = self._read(address)
         if query.get("matching_heuristics") == ["True"]:
             checkpoint["matching_heuristics"] = True
-        with restored_on_error(self.model):
-            try:
-                incompatible = self._load_model(checkpoint)
-            except CheckpointFileError as error:
-                raise CheckpointFileError(f"{address}: {error}{self._advise_on(address)}") from error
-            except ValueError as error:
-                raise UserValueError(f"{address}: {error}") from error
-            if incompatible is not None:  # a subclass may say nothing
-                self._log_incompatible_keys(incompatible)
-            for key in self.checkpointables if checkpointables is None else checkpointables:
-                if key in checkpoint:
-                    logger.info("Loading the state of %s from %s", key, address)
-                    self._load_checkpointable(key, checkpoint.pop(key), address)
+        self._exchange, self._last_load = Exchange(self.model), None
+        try:
+            with self._exchange.undone_on_error():
+                self._load_weights(checkpoint, address)
+                for key in self.checkpointables if checkpointables is None else checkpointables:
+                    if key in checkpoint:
+                        logger.info("Loading the state of %s from %s", key, address)
+                        self._load_checkpointable(key, checkpoint.pop(key), address)
+        finally:
+            self._exchange = None
         return checkpoint
+
+    def _load_weights(self, checkpoint: dict[str, Any], address: str) -> None:
+        try:
+            incompatible = self._load_model(checkpoint)
+        except CheckpointFileError as error:
+            raise CheckpointFileError(f"{address}: {error}{self._advise_on(address)}") from error
+        except ValueError as error:
+            raise UserValueError(f"{address}: {error}") from error
+        if incompatible is not None:  # a subclass may say nothing
+            self._log_incompatible_keys(incompatible)
 
     def _load_checkpointable(self, key: str, state: Any, address: str) -> None:
         try:
@@ -226,23 +244,26 @@ class DetectionCheckpointer(Checkpointer):
             raise UserValueError(_describe_no_match(list(weights), list(model_state), incorrect_shapes))
         refuse_unusable(weights, model_state)
 
-        result = self.model.load_state_dict(weights, strict=False)
+        missing, unexpected = (self._exchange or Exchange(self.model)).load(weights)
         accounted = {name for name, _, _ in incorrect_shapes} | _aliases(self.model, matched)
         incompatible = IncompatibleKeys(
-            [name for name in result.missing_keys if name not in accounted],
-            [name for name in result.unexpected_keys if not _is_obsolete(name)],
+            [name for name in missing if name not in accounted],
+            [name for name in unexpected if not _is_obsolete(name)],
             incorrect_shapes,
         )
-        self._summary = (len(matched), num_tensors, found.skipped)
         # That a backbone brings no heads surprises nobody.
         surprises = incompatible._replace(missing_keys=[]) if found.is_part else incompatible
-        self._log_level = logging.WARNING if any(surprises) else logging.INFO
+        self._last_load = _LoadSummary(len(matched), num_tensors, found.skipped, is_surprise=any(surprises))
         return incompatible
 
     def _log_incompatible_keys(self, incompatible: Any) -> None:
-        num_matched, num_tensors, skipped = self._summary
-        text = describe_load(num_matched, num_tensors, skipped, *incompatible)
-        logger.log(self._log_level, "%s", text)
+        load = self._last_load
+        if load is None:  # a subclass has a `_load_model` of its own
+            text = describe_differences(*incompatible) or "all tensors found their place"
+            logger.log(logging.WARNING if any(incompatible) else logging.INFO, "%s", text)
+            return
+        text = describe_load(load.num_matched, load.num_tensors, load.skipped, *incompatible)
+        logger.log(logging.WARNING if load.is_surprise else logging.INFO, "%s", text)
 
 
 def _split_query(path: str) -> tuple[str, dict[str, list[str]]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-__all__ = ["describe_load"]
+__all__ = ["describe_differences", "describe_load"]
 
 _MAX_GROUPS = 8
 
@@ -27,10 +27,26 @@ def describe_load(
         unexpected: names in the file without a place in the model.
         incorrect_shapes: (name, shape in the file, shape in the model).
     """
-    from tabulate import tabulate
-
     skipped_text = ", ".join(group_names(skipped)) or "nothing"
     sentence = f"matched {num_matched} of {num_tensors} tensors, skipped: {skipped_text}"
+    table = describe_differences(missing, unexpected, incorrect_shapes)
+    return f"{sentence}\n{table}" if table else sentence
+
+
+def describe_differences(
+    missing: Sequence[str],
+    unexpected: Sequence[str],
+    incorrect_shapes: Sequence[tuple[str, tuple[int, ...], tuple[int, ...]]] = (),
+) -> str:
+    """Tabulate which tensors of a model and a file did not find each other; empty where all did.
+
+    Args:
+        missing: names of the model without a tensor in the file.
+        unexpected: names in the file without a place in the model.
+        incorrect_shapes: (name, shape in the file, shape in the model).
+    """
+    from tabulate import tabulate
+
     shapes = [f"{name} {found} -> {expected}" for name, found, expected in incorrect_shapes]
     rows = [
         ("missing in the file, keep their initial values", missing, group_names(missing)),
@@ -38,9 +54,7 @@ def describe_load(
         ("other shape, keep their initial values", shapes, _shorten(shapes)),
     ]
     table = [(what, len(names), "\n".join(listed)) for what, names, listed in rows if names]
-    if not table:
-        return sentence
-    return sentence + "\n" + tabulate(table, headers=("tensors", "number", "names"), tablefmt="simple")
+    return tabulate(table, headers=("tensors", "number", "names"), tablefmt="simple") if table else ""
 
 
 def group_names(names: Iterable[str]) -> list[str]:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from .reading import CheckpointFileError
 
-__all__ = ["refuse_unusable", "restored_on_error"]
+__all__ = ["Exchange", "refuse_unusable"]
 
 
 def refuse_unusable(weights: Mapping[str, Tensor], model_state: Mapping[str, Tensor]) -> None:
@@ -47,19 +47,51 @@ def _find_problem(value: Tensor, target: Tensor) -> str | None:
     return None
 
 
-@contextmanager
-def restored_on_error(model: nn.Module) -> Iterator[None]:
-    """Put the weights and buffers of a model back when the block raises."""
-    before = {
-        name: value.detach().clone()
-        for name, value in model.state_dict().items()
-        if isinstance(value, Tensor)  # a module may keep other things there
-    }
-    try:
-        yield
-    except BaseException:
-        state = model.state_dict()
-        with torch.no_grad():
-            for name, value in before.items():
-                state[name].copy_(value)
-        raise
+class Exchange:
+    """Loads weights into a model, and takes them back when something fails afterwards.
+
+    Each tensor of the model is put aside while the file's takes its place and is let go: beside the model and
+    the file there is never more than one tensor in memory, and a copy of what the file does not have.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+        self._before: list[tuple[str, Tensor]] = []
+
+    def load(self, weights: dict[str, Tensor]) -> tuple[list[str], list[str]]:
+        """Call `load_state_dict` of the model.
+
+        Args:
+            weights: by the model's names and of its shapes. Its tensors are exchanged for the model's.
+
+        Returns:
+            Names of the model that are missing in `weights`, and names in it that the model does not have.
+        """
+        state = self._model.state_dict()
+        for name, target in state.items():
+            if not isinstance(target, Tensor):
+                continue  # a module may keep other things there
+            self._before.append((name, target.detach().clone()))
+            if name in weights:
+                with torch.no_grad():
+                    target.copy_(weights[name])
+                # From here on `load_state_dict` copies the tensor onto itself; what modules do beside that,
+                # such as filling what older files do not have, stays their own.
+                weights[name] = target
+        missing, unexpected = self._model.load_state_dict(weights, strict=False)
+        return missing, unexpected
+
+    @contextmanager
+    def undone_on_error(self) -> Iterator[None]:
+        """Put the weights and buffers of the model back when the block raises."""
+        try:
+            yield
+        except BaseException:
+            state = self._model.state_dict()
+            with torch.no_grad():
+                # Backwards: modules may share a tensor, and what was put aside first is its oldest value.
+                for name, value in reversed(self._before):
+                    state[name].copy_(value)
+            raise
+        finally:
+            self._before.clear()

@@ -162,6 +162,7 @@ _ROI_MASK_HEAD = {
     "NORM": "",
     # Predict one mask for all classes instead of one per class.
     "CLS_AGNOSTIC_MASK": False,
+    # As in ROI_BOX_HEAD.
     "POOLER_TYPE": "ROIAlignV2",
 }
 
@@ -180,7 +181,9 @@ _ROI_KEYPOINT_HEAD = {
     # Divide the loss by the visible keypoints of the batch. False divides by the number that a full batch
     # could have, which makes an image with few keypoints count less.
     "NORMALIZE_LOSS_BY_VISIBLE_KEYPOINTS": True,
+    # Weight of the keypoint loss.
     "LOSS_WEIGHT": 1.0,
+    # As in ROI_BOX_HEAD.
     "POOLER_TYPE": "ROIAlignV2",
 }
 
@@ -198,6 +201,7 @@ _SEM_SEG_HEAD = {
     "COMMON_STRIDE": 4,
     # Norm of the head's convolutions.
     "NORM": "GN",
+    # Weight of the semantic loss.
     "LOSS_WEIGHT": 1.0,
 }
 
@@ -339,6 +343,7 @@ _INPUT = {
         # How SIZE is read: "relative" part of the image, "relative_range" between that part and all of it,
         # "absolute" pixels, "absolute_range" pixels between its two numbers.
         "TYPE": "relative_range",
+        # Height and width, or the range that both are drawn from.
         "SIZE": [0.9, 0.9],
     },
     # Channel order that the model gets: a mode of Pillow, "BGR" or "YUV-BT.601".
@@ -355,6 +360,7 @@ _DATASETS = {
     "PRECOMPUTED_PROPOSAL_TOPK_TRAIN": 2000,
     # Each of these is evaluated on its own.
     "TEST": (),
+    # As for training.
     "PROPOSAL_FILES_TEST": (),
     "PRECOMPUTED_PROPOSAL_TOPK_TEST": 1000,
 }
@@ -379,11 +385,12 @@ _DATALOADER = {
 _SOLVER = {
     # "WarmupMultiStepLR", "WarmupCosineLR" or "WarmupStepWithFixedGammaLR".
     "LR_SCHEDULER_NAME": "WarmupMultiStepLR",
+    # Iterations of the whole training.
     "MAX_ITER": 40000,
     # Learning rate after warm-up, and where a cosine schedule ends.
     "BASE_LR": 0.001,
     "BASE_LR_END": 0.0,
-    # Stochastic gradient descent.
+    # Stochastic gradient descent: its momentum, whether in Nesterov's form, and weight decay.
     "MOMENTUM": 0.9,
     "NESTEROV": False,
     "WEIGHT_DECAY": 0.0001,
@@ -411,6 +418,7 @@ _SOLVER = {
     # Learning rate of biases relative to the rest, and their weight decay (None: as the rest).
     "BIAS_LR_FACTOR": 1.0,
     "WEIGHT_DECAY_BIAS": None,
+    # Bound the gradients before each step.
     "CLIP_GRADIENTS": {
         "ENABLED": False,
         # "value" clips each element, "norm" the gradient of each parameter, "full_model" all gradients
@@ -434,6 +442,7 @@ _TEST = {
     "EVAL_PERIOD": 0,
     # Spread of each keypoint in the OKS measure; [] takes COCO's.
     "KEYPOINT_OKS_SIGMAS": [],
+    # Of all classes together; the best-scoring ones are kept.
     "DETECTIONS_PER_IMAGE": 100,
     # Test-time augmentation: predictions at several sizes and mirrored are merged.
     "AUG": {

@@ -64,8 +64,8 @@ def register_foreign_key(foreign: ForeignKey) -> None:
     known = _FOREIGN_KEYS.setdefault(foreign.key, foreign)
     if known != foreign:
         raise UserValueError(
-            f"the foreign key {foreign.key} is read as {known.read_as} ({known.origin}) already; it cannot be "
-            f"read as {foreign.read_as} ({foreign.origin}) too"
+            f"the foreign key {foreign.key} is read as {known.read_as} ({known.origin}) already; it cannot "
+            f"be read as {foreign.read_as} ({foreign.origin}) too"
         )
 
 

@@ -23,6 +23,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,12 @@ def _read_declaration(path: Path) -> tuple[dict[str, Any], list[ForeignKey]]:
             f"{path}: must hold `keys`, a tree of defaults, and may hold `foreign_keys`, a list; it holds"
             f" {', '.join(declared)}"
         )
-    return keys, [ForeignKey(**entry) for entry in entries]
+    try:
+        foreign_keys = [ForeignKey(**entry) for entry in entries]
+    except TypeError as error:
+        names = ", ".join(field.name for field in fields(ForeignKey))
+        raise UserValueError(f"{path}: each of `foreign_keys` has {names}; {error}") from error
+    return keys, foreign_keys
 
 
 def add_keys(tree: CfgNode, keys: Mapping[str, Any], *, owner: str) -> None:

@@ -14,6 +14,7 @@ from detectron2.checkpoint.weight_translation import (
     convert_backbone,
     explain_conflicts,
     find_translator,
+    known_sources,
     read_layout,
 )
 from detectron2.config import CfgNode
@@ -162,6 +163,19 @@ def test_advice_names_scale_and_width_together() -> None:
     assert "MODEL.RES2NET.SCALE to 2" in advice
     assert "MODEL.RESNETS.WIDTH_PER_GROUP to 4" in advice
     assert "DEPTH" not in advice
+
+
+def test_families_that_are_known_say_whose_files_they_read() -> None:
+    assert known_sources() == "official, timm or mmdetection Res2Net, torchvision, timm or mmdetection ResNet"
+
+
+def test_a_resnet_of_basic_blocks_has_no_deep_stem() -> None:
+    weights = _as_torchvision("resnet18")
+    stem = weights.pop("conv1.weight")
+    weights["conv1.0.weight"] = stem
+    weights["conv1.6.weight"] = stem
+    with pytest.raises(ValueError, match="misses its stem"):
+        convert_backbone(weights)
 
 
 def test_advice_names_the_other_family() -> None:

@@ -107,3 +107,33 @@ def test_version_that_is_not_known_is_an_error(tmp_path: Path, version: str) -> 
 def test_wrong_key_of_an_old_file_is_still_named(tmp_path: Path) -> None:
     with pytest.raises(KeyError, match=r"old\.yaml: unknown .* MODEL.WEIGTH. Did you mean MODEL.WEIGHT"):
         merge(tmp_path, "VERSION: 1\nMODEL: {WEIGTH: x}")
+
+
+def test_flags_of_nodes_survive_an_upgrade(tmp_path: Path) -> None:
+    cfg = get_cfg()
+    cfg.register_deprecated_key("MODEL.GONE")
+    cfg.register_renamed_key("MODEL.BEFORE", "MODEL.AFTER")
+    cfg.MODEL.ANCHOR_GENERATOR.set_new_allowed(True)
+    cfg.TEST.AUG.set_new_allowed(True)  # version 1 has no such section
+    old = tmp_path / "old.yaml"
+    old.write_text("VERSION: 1\nMODEL: {WEIGHT: w.pkl, GONE: 1}")
+    cfg.merge_from_file(str(old))
+    assert cfg.MODEL.WEIGHTS == "w.pkl"
+    cfg.merge_from_list(["MODEL.GONE", 1])
+    with pytest.raises(KeyError, match="MODEL.AFTER"):
+        cfg.merge_from_list(["MODEL.BEFORE", 1])
+    assert cfg.MODEL.ANCHOR_GENERATOR.is_new_allowed()
+    assert cfg.TEST.AUG.is_new_allowed()
+    assert not cfg.MODEL.is_new_allowed()
+
+
+@pytest.mark.parametrize("is_frozen", [True, False])
+def test_what_is_converted_is_frozen_if_it_was(is_frozen: bool) -> None:
+    cfg = get_cfg()
+    if is_frozen:
+        cfg.freeze()
+    old = downgrade_config(cfg, 0)
+    new = upgrade_config(old)
+    for node in (old, old.MODEL, old.MODEL.RPN_HEAD, new, new.TEST.AUG, new.MODEL.ANCHOR_GENERATOR):
+        assert node.is_frozen() is is_frozen
+    assert upgrade_config({"VERSION": 1, "MODEL": {"WEIGHT": "w"}})["MODEL"] == {"WEIGHTS": "w"}

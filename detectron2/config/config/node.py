@@ -307,9 +307,8 @@ def _merge(
 def _describe_unknown_key(root: CfgNode, full_key: str, source: str) -> str:
     known = list(_all_keys(root, ""))
     name = full_key.rpartition(".")[2]
-    hint = near(full_key, known) or near(
-        name, [key for key in known if key.rpartition(".")[2] == name], cutoff=0.0
-    )
+    namesakes = [key for key in known if key.rpartition(".")[2] == name]
+    hint = near(full_key, known) or near(name, namesakes, cutoff=0.0)
     return f"{source}: unknown config key {full_key}.{hint} Own keys must be added to the config first."
 
 
@@ -348,11 +347,9 @@ def _coerce(
     value = _like(value, current)
     if _fits(value, current):
         return value
-    quoted = (
-        f'; in quotes, "{value}", it is text' if isinstance(current, str) and not _is_nested(value) else ""
-    )
     raise UserValueError(
-        f"{source}: {full_key} must be {_describe_type(current)}, got {type(value).__name__} {value!r}{quoted}"
+        f"{source}: {full_key} must be {_describe_type(current)}, got {type(value).__name__} {value!r}"
+        + (f'; in quotes, "{value}", it is text' if _could_be_text(value, current) else "")
     )
 
 
@@ -367,8 +364,8 @@ def _fits(value: Any, current: Any) -> bool:
     return type(value) is type(current)
 
 
-def _is_nested(value: Any) -> bool:
-    return isinstance(value, (dict, list, tuple))
+def _could_be_text(value: Any, current: Any) -> bool:
+    return isinstance(current, str) and isinstance(value, (bool, int, float))
 
 
 def _like(value: Any, template: Any) -> Any:

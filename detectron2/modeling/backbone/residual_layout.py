@@ -114,7 +114,7 @@ class ResidualLayout(BackboneLayout):
         return conv_shapes("shortcut", out_channels, in_channels, 1, 1)
 
     def branch_shapes(self, in_channels: int, out_channels: int, width_factor: int) -> dict[str, Shape]:
-        """Return the tensors of a block beside its shortcut; widths are `width_factor` times those of res2."""
+        """Return the tensors of a block beside its shortcut; its width is `width_factor` times res2's."""
         if self.is_basic:
             first = conv_shapes("conv1", out_channels, in_channels, 3, 3)
             return first | conv_shapes("conv2", out_channels, out_channels, 3, 3)

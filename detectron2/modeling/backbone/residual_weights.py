@@ -1,6 +1,6 @@
 """The weights of ResNet under other packages' names: torchvision's, which timm and mmdetection share.
 
-Read are ResNet, ResNeXt and Wide-ResNet. The names are those of `resnet` afterwards; the values are untouched.
+Read are ResNet, ResNeXt and Wide-ResNet. The names are those of `resnet` afterwards; values are untouched.
 """
 
 from __future__ import annotations

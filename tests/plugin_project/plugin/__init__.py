@@ -6,12 +6,15 @@ from .evaluator import CountEvaluator
 from .mapper import BrightnessMapper
 from .meta_arch import WeightedRCNN
 from .roi_heads import ScaledBoxHead, TaggedROIHeads
+from .weights import StripedLayout, StripedWeights
 
 __all__ = [
     "BrightnessMapper",
     "CountEvaluator",
     "ScaledBoxHead",
     "StripedBackbone",
+    "StripedLayout",
+    "StripedWeights",
     "TaggedROIHeads",
     "WeightedRCNN",
     "add_plugin_config",
