@@ -201,7 +201,7 @@ class GeneralizedRCNNWithTTA(nn.Module):
         return total / len(versions)
 
     def _predict_masks(self, batch: list[dict[str, Any]], given: list[Instances]) -> list[Instances]:
-        return self.model.inference(batch, given, do_postprocess=False)
+        return self.model.inference(batch, detected_instances=given, do_postprocess=False)
 
     @staticmethod
     def _in_frame_of(version: dict[str, Any], merged: Instances) -> Instances:
