@@ -18,7 +18,7 @@ def build_model(cfg: CfgNode) -> nn.Module:
         ValueError: this machine does not have the device.
     """
     device = _checked_device(cfg.MODEL.DEVICE)
-    model = META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE)(cfg)
+    model: nn.Module = META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE)(cfg)
     return model.to(device)
 
 
