@@ -21,6 +21,7 @@ from .detection_utils.annotations import (
     transform_instance_annotations,
     transform_proposals,
 )
+from .detection_utils.box_kind import has_rotated_boxes
 from .detection_utils.image_io import SizeMismatchError, check_image_size, read_image
 from .detection_utils.metadata_queries import create_keypoint_hflip_indices
 from .detection_utils.panoptic_png import read_panoptic_ids
@@ -106,7 +107,7 @@ class DatasetMapper:
             "instance_mask_format": cfg.INPUT.MASK_FORMAT,
             # A box cut by a crop is looser than the mask that is left in it.
             "recompute_boxes": crops and cfg.MODEL.MASK_ON,
-            "use_rotated_boxes": cfg.MODEL.PROPOSAL_GENERATOR.NAME == "RRPN",
+            "use_rotated_boxes": has_rotated_boxes(cfg),
         }
         if cfg.MODEL.KEYPOINT_ON:
             arguments["keypoint_hflip_indices"] = create_keypoint_hflip_indices(cfg.DATASETS.TRAIN)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from detectron2.config.config.node import CfgNode
 from detectron2.data.catalog import MetadataCatalog
+from detectron2.data.detection_utils.box_kind import has_rotated_boxes
 from detectron2.evaluation.cityscapes_evaluation import CityscapesInstanceEvaluator, CityscapesSemSegEvaluator
 from detectron2.evaluation.coco_evaluation.evaluator import COCOEvaluator
 from detectron2.evaluation.evaluator import DatasetEvaluator, DatasetEvaluators
@@ -25,8 +26,7 @@ def _make_sem_seg(cfg: CfgNode, name: str, folder: str) -> DatasetEvaluator:
 
 
 def _make_instances(cfg: CfgNode, name: str, folder: str) -> DatasetEvaluator:
-    # A model of rotated boxes is one that proposes them.
-    evaluator = RotatedCOCOEvaluator if cfg.MODEL.PROPOSAL_GENERATOR.NAME == "RRPN" else COCOEvaluator
+    evaluator = RotatedCOCOEvaluator if has_rotated_boxes(cfg) else COCOEvaluator
     return evaluator(
         name,
         output_dir=folder,

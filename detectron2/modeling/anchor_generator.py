@@ -248,4 +248,5 @@ class RotatedAnchorGenerator(_GridAnchorGenerator):
 
 def build_anchor_generator(cfg: CfgNode, input_shape: list[ShapeSpec]) -> nn.Module:
     """Build the generator `MODEL.ANCHOR_GENERATOR.NAME` for feature maps of the given shapes."""
-    return ANCHOR_GENERATOR_REGISTRY.get(cfg.MODEL.ANCHOR_GENERATOR.NAME)(cfg, input_shape)
+    generator: nn.Module = ANCHOR_GENERATOR_REGISTRY.get(cfg.MODEL.ANCHOR_GENERATOR.NAME)(cfg, input_shape)
+    return generator

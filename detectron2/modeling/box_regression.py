@@ -254,7 +254,8 @@ def _constants(weights: tuple[float, ...], like: Tensor) -> Tensor:
 def _unpack(deltas: Tensor, weights: tuple[float, ...], *sizes: int) -> tuple[Tensor, ...]:
     """(R, K*B) weighted deltas -> their parts, each (R, K, part), with the weights taken out."""
     parts = deltas.unflatten(-1, (-1, len(weights))) / _constants(weights, deltas)
-    return parts.split((*sizes, len(weights) - sum(sizes)), dim=-1)
+    unpacked: tuple[Tensor, ...] = parts.split((*sizes, len(weights) - sum(sizes)), dim=-1)
+    return unpacked
 
 
 def _short_turn(degrees: Tensor) -> Tensor:

@@ -90,7 +90,8 @@ class Detections(NamedTuple):
 def in_anchor_order(predictions: Tensor, size: int) -> Tensor:
     """Bring what a convolution predicts into the order of anchors: (N, A*size, Hi, Wi) -> (N, Ri, size)."""
     per_anchor = predictions.unflatten(1, (-1, size))  # (N, A, size, Hi, Wi)
-    return per_anchor.permute(0, 3, 4, 1, 2).flatten(1, 3)
+    in_order: Tensor = per_anchor.permute(0, 3, 4, 1, 2).flatten(1, 3)
+    return in_order
 
 
 def first(values: Tensor, count: int) -> Tensor:

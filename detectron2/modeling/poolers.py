@@ -155,7 +155,8 @@ class ROIPooler(nn.Module):
             return x[0].new_zeros(0, x[0].shape[1], *self.output_size)
         rois = convert_boxes_to_pooler_format(box_lists)
         if len(x) == 1:
-            return self.level_poolers[0](x[0], rois)
+            pooled_rois: Tensor = self.level_poolers[0](x[0], rois)
+            return pooled_rois
         level = assign_boxes_to_levels(
             box_lists, self.min_level, self.max_level, self.canonical_box_size, self.canonical_level
         )

@@ -196,7 +196,8 @@ class GeneralizedRCNNWithTTA(nn.Module):
         return total / len(versions)
 
     def _predict_masks(self, batch: list[dict[str, Any]], given: list[Instances]) -> list[Instances]:
-        return self.model.inference(batch, given, do_postprocess=False)
+        results: list[Instances] = self.model.inference(batch, detected_instances=given, do_postprocess=False)
+        return results
 
     @staticmethod
     def _in_frame_of(version: dict[str, Any], merged: Instances) -> Instances:
@@ -234,7 +235,8 @@ class PanopticFPNWithTTA(GeneralizedRCNNWithTTA):
         return {"sem_seg": sem_seg, "instances": detections, "panoptic_seg": panoptic}
 
     def _predict_masks(self, batch: list[dict[str, Any]], given: list[Instances]) -> list[Instances]:
-        return self.model.predict_in_boxes(batch, given)  # without the semantic map
+        results: list[Instances] = self.model.predict_in_boxes(batch, given)  # without the semantic map
+        return results
 
 
 def find_tta_class(cfg: CfgNode) -> type[GeneralizedRCNNWithTTA]:
@@ -288,7 +290,9 @@ def _move_boxes(transforms: Transform, boxes: Boxes) -> Boxes:
 def _moved_corners(transforms: Transform, size: tuple[int, int]) -> np.ndarray:
     """(3, 2) where the upper left, upper right and lower left corner of the frame of the results go."""
     height, width = size
-    corners = transforms.apply_coords(np.array([[0, 0], [width, 0], [0, height]], dtype=np.float64))
+    corners: np.ndarray = transforms.apply_coords(
+        np.array([[0, 0], [width, 0], [0, height]], dtype=np.float64)
+    )
     rightwards, downwards = corners[1] - corners[0], corners[2] - corners[0]
     if abs(rightwards[1]) > 1e-3 * abs(rightwards[0]) or abs(downwards[0]) > 1e-3 * abs(downwards[1]):
         raise UserValueError(

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from torch.utils.data import IterableDataset
 
 from detectron2.config import CfgNode, get_cfg
@@ -24,6 +25,7 @@ from detectron2.data import (
 from detectron2.data.benchmark import DataLoaderBenchmark, iter_benchmark
 from detectron2.data.datasets import register_coco_instances, register_panoptic
 from detectron2.data.samplers import TrainingSampler
+from detectron2.modeling import META_ARCH_REGISTRY, GeneralizedRCNN
 from detectron2.utils import comm
 
 
@@ -188,6 +190,37 @@ def test_too_few_thing_classes_name_data_set_id_and_key(
     cfg.merge_from_list([key, 1])
     with pytest.raises(ValueError, match=rf"'toy' has category_id 1 .*{key} is 1.*Set {key} to 2"):
         build_detection_train_loader(cfg)
+
+
+@META_ARCH_REGISTRY.register()
+class OwnDetector(GeneralizedRCNN):
+    """A model of a project: what it inherits says where its number of classes stands."""
+
+
+@META_ARCH_REGISTRY.register()
+class OwnSegmentor(nn.Module):
+    """A model of a project that says so itself."""
+
+    class_count_keys = {"stuff": "MODEL.ROI_HEADS.NUM_CLASSES"}
+
+
+def test_a_models_class_says_where_its_numbers_of_classes_stand(cfg: CfgNode, toy: str, mine: str) -> None:
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES = 1
+    cfg.DATASETS.TRAIN, cfg.MODEL.META_ARCHITECTURE = (toy,), "OwnDetector"
+    with pytest.raises(ValueError, match=r"'toy' has category_id 1 .*MODEL.ROI_HEADS.NUM_CLASSES is 1"):
+        build_detection_train_loader(cfg)
+    cfg.DATASETS.TRAIN, cfg.MODEL.META_ARCHITECTURE = (mine,), "OwnSegmentor"
+    with pytest.raises(ValueError, match=r"'mine' has 3 stuff_classes.*MODEL.ROI_HEADS.NUM_CLASSES is 1"):
+        build_detection_train_loader(cfg)
+
+
+@pytest.mark.parametrize("part", ["RPN", "ROI_BOX_HEAD"])
+def test_boxes_are_rotated_where_the_model_regresses_five_numbers(cfg: CfgNode, part: str) -> None:
+    cfg.MODEL.MASK_ON = False
+    cfg.MODEL.PROPOSAL_GENERATOR.NAME = "GeneratorOfAProject"
+    assert not DatasetMapper(cfg).use_rotated_boxes
+    cfg.MODEL[part].BBOX_REG_WEIGHTS = (1.0, 1.0, 1.0, 1.0, 1.0)
+    assert DatasetMapper(cfg).use_rotated_boxes
 
 
 def test_architectures_without_classes_are_not_checked(cfg: CfgNode, toy: str) -> None:

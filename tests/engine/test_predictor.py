@@ -71,6 +71,15 @@ def test_weights_are_loaded_and_the_config_is_kept(tmp_path: Path) -> None:
     assert predictor(np.ones((2, 2, 3), np.uint8))["image"].max() == 3
 
 
+def test_formats_are_refused_before_the_model_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    def build(cfg: CfgNode) -> nn.Module:
+        raise AssertionError("the model was built")
+
+    monkeypatch.setattr("detectron2.engine.defaults.predictor.build_model", build)
+    with pytest.raises(ValueError, match="INPUT.FORMAT RGB or BGR, got 'YUV-BT.601'"):
+        DefaultPredictor(make_cfg("YUV-BT.601"))
+
+
 def test_metadata_is_that_of_the_test_set() -> None:
     cfg = make_cfg()
     cfg.DATASETS.TEST = ("coco_2017_val",)

@@ -18,6 +18,7 @@ from detectron2.modeling import META_ARCH_REGISTRY, Backbone, build_model
 from detectron2.modeling.backbone import BACKBONE_REGISTRY
 from detectron2.modeling.backbone.fpn import FPN, LastLevelMaxPool, LastLevelP6P7
 from detectron2.modeling.postprocessing import detector_postprocess
+from detectron2.modeling.roi_heads.fast_rcnn import FastRCNNOutputLayers
 
 needs_operators = pytest.mark.skipif(bool(missing_reason()), reason=missing_reason() or "-")
 
@@ -231,6 +232,18 @@ def test_models_without_an_exportable_form_are_refused() -> None:
     keypoints = make_model("faster_rcnn", **{"MODEL.KEYPOINT_ON": True})
     with pytest.raises(ValueError, match="KEYPOINT_ON"):
         make_network(keypoints)
+
+
+class OwnPredictor(FastRCNNOutputLayers):
+    """A predictor of a project, which may compute something else."""
+
+
+@pytest.mark.parametrize("name", ["faster_rcnn", "cascade_agnostic"])
+def test_own_predictors_are_refused(name: str) -> None:
+    model = make_model(name)
+    model.roi_heads.last_box_predictor.__class__ = OwnPredictor
+    with pytest.raises(ValueError, match="FastRCNNOutputLayers to predict boxes; got OwnPredictor"):
+        make_network(model)
 
 
 @needs_operators

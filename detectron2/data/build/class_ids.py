@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from detectron2.config.model_registry import class_counts
 from detectron2.utils.user_errors import UserValueError
 
 from ..catalog import MetadataCatalog
@@ -12,39 +13,22 @@ from ..detection_utils.sem_seg import has_sem_seg
 
 logger = logging.getLogger(__name__)
 
-_THING_KEYS = {
-    "GeneralizedRCNN": "MODEL.ROI_HEADS.NUM_CLASSES",
-    "PanopticFPN": "MODEL.ROI_HEADS.NUM_CLASSES",
-    "RetinaNet": "MODEL.RETINANET.NUM_CLASSES",
-    "FCOS": "MODEL.RETINANET.NUM_CLASSES",
-}
-_STUFF_KEYS = {
-    "PanopticFPN": "MODEL.SEM_SEG_HEAD.NUM_CLASSES",
-    "SemanticSegmentor": "MODEL.SEM_SEG_HEAD.NUM_CLASSES",
-}
-
 
 def check_class_ids(cfg: Any, dataset_dicts: list[dict[str, Any]]) -> None:
-    """Compare the class ids of training data with the configured numbers of classes.
+    """Compare the class ids of training data with the numbers of classes that the model declares.
 
     Args:
-        cfg: a config. Meta architectures that this package does not know are not checked.
+        cfg: a config. A model that declares no `class_count_keys` is not checked.
         dataset_dicts: with ``dataset_name``.
 
     Raises:
         ValueError: an id is too large; the message names data set, id and key.
     """
-    architecture = cfg.MODEL.META_ARCHITECTURE
-    if architecture in _THING_KEYS:
-        _check_things(_THING_KEYS[architecture], _lookup(cfg, _THING_KEYS[architecture]), dataset_dicts)
-    if architecture in _STUFF_KEYS:
-        _check_stuff(_STUFF_KEYS[architecture], _lookup(cfg, _STUFF_KEYS[architecture]), dataset_dicts)
-
-
-def _lookup(cfg: Any, key: str) -> int:
-    for part in key.split("."):
-        cfg = cfg[part]
-    return cfg
+    counts = class_counts(cfg)
+    if "thing" in counts:
+        _check_things(*counts["thing"], dataset_dicts)
+    if "stuff" in counts:
+        _check_stuff(*counts["stuff"], dataset_dicts)
 
 
 def _check_things(key: str, num_classes: int, dataset_dicts: list[dict[str, Any]]) -> None:

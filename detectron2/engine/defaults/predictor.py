@@ -43,6 +43,13 @@ class DefaultPredictor:
         Args:
             cfg: the config; a copy is kept.
         """
+        self.input_format = cfg.INPUT.FORMAT
+        if self.input_format not in ("RGB", "BGR"):
+            raise UserValueError(
+                f"DefaultPredictor converts colour images to INPUT.FORMAT RGB or BGR, got "
+                f"{self.input_format!r}. For other formats read images with detectron2.data.detection_utils "
+                "and call the model."
+            )
         self.cfg = cfg.clone()
         self.model = build_model(self.cfg)
         self.model.eval()
@@ -52,13 +59,6 @@ class DefaultPredictor:
         self.aug = ResizeShortestEdge(
             [cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MIN_SIZE_TEST], cfg.INPUT.MAX_SIZE_TEST
         )
-        self.input_format = cfg.INPUT.FORMAT
-        if self.input_format not in ("RGB", "BGR"):
-            raise UserValueError(
-                f"DefaultPredictor converts colour images to INPUT.FORMAT RGB or BGR, got "
-                f"{self.input_format!r}. For other formats read images with detectron2.data.detection_utils "
-                "and call the model."
-            )
 
     @classmethod
     def from_checkpoint(cls, path: str, opts: Sequence[Any] = ()) -> DefaultPredictor:

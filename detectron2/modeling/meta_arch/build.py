@@ -6,13 +6,8 @@ import torch
 from torch import nn
 
 from detectron2.config.config.node import CfgNode
-from detectron2.utils.registry import Registry
+from detectron2.config.model_registry import META_ARCH_REGISTRY as META_ARCH_REGISTRY
 from detectron2.utils.user_errors import UserValueError
-
-META_ARCH_REGISTRY = Registry("META_ARCH")
-META_ARCH_REGISTRY.__doc__ = """
-Modules made by `(cfg)` and called with a list of dicts, one per image, in the format of `DatasetMapper`.
-"""
 
 
 def build_model(cfg: CfgNode) -> nn.Module:
@@ -23,7 +18,7 @@ def build_model(cfg: CfgNode) -> nn.Module:
         ValueError: this machine does not have the device.
     """
     device = _checked_device(cfg.MODEL.DEVICE)
-    model = META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE)(cfg)
+    model: nn.Module = META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE)(cfg)
     return model.to(device)
 
 

@@ -109,28 +109,25 @@ class PanopticFPN(GeneralizedRCNN):
             return losses
         return {name: loss * self.instance_loss_weight for name, loss in losses.items()}
 
-    def inference(
+    def inference(  # type: ignore[override]  # the published order of arguments; by name they are the base's
         self,
         batched_inputs: list[dict[str, Any]],
-        detected_instances: list[Instances] | bool | None = None,
         do_postprocess: bool = True,
+        detected_instances: list[Instances] | None = None,
     ) -> Any:
         """Segment.
 
         Args:
             batched_inputs: see `forward`.
-            detected_instances: per image, boxes and classes that are known already; then only masks and
-                keypoints of instances are predicted. A bool is `do_postprocess`, which is the second
-                argument in the package that this one replaces.
             do_postprocess: bring the results to the frame of the original images, and merge them.
+            detected_instances: per image, boxes and classes that are known already; then only masks and
+                keypoints of instances are predicted.
 
         Returns:
             As `forward`; without postprocessing, `Instances` per image and (N, K, H, W) logits, both in the
             frame of the network input.
         """
         assert not self.training, "inference is for models in eval mode"
-        if isinstance(detected_instances, bool):
-            detected_instances, do_postprocess = None, detected_instances
         images = self.preprocess_image(batched_inputs)
         features = self.backbone(images.tensor)
         logits, _ = self.sem_seg_head(features, None)

@@ -119,7 +119,8 @@ class GeneralizedRCNN(ImageModel):
         self, batched_inputs: list[dict[str, Any]], images: Any, features: Any, gt_instances: Any = None
     ) -> tuple[list[Instances], dict[str, Tensor]]:
         if self.proposal_generator is not None:
-            return self.proposal_generator(images, features, gt_instances)
+            proposals, losses = self.proposal_generator(images, features, gt_instances)
+            return proposals, losses
         if "proposals" not in batched_inputs[0]:
             raise UserValueError(
                 "A model without proposal generator needs `proposals` in its inputs: set "
@@ -177,8 +178,10 @@ class GeneralizedRCNN(ImageModel):
     ) -> list[Instances]:
         """Per image, `Instances` in the frame of the network input, in known boxes where there are such."""
         roi_heads: Any = self.roi_heads
+        results: list[Instances]
         if known is not None:
-            return roi_heads.forward_with_given_boxes(features, [x.to(self.device) for x in known])
+            results = roi_heads.forward_with_given_boxes(features, [x.to(self.device) for x in known])
+            return results
         proposals, _ = self._propose(batched_inputs, images, features)
         results, _ = roi_heads(images, features, proposals, None)
         return results

@@ -35,7 +35,8 @@ Modules made by `(cfg, input_shape: dict[str, ShapeSpec])`; called as `SemSegFPN
 
 def build_sem_seg_head(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> nn.Module:
     """Build the head `MODEL.SEM_SEG_HEAD.NAME` for features of the given shapes."""
-    return SEM_SEG_HEADS_REGISTRY.get(cfg.MODEL.SEM_SEG_HEAD.NAME)(cfg, input_shape)
+    head: nn.Module = SEM_SEG_HEADS_REGISTRY.get(cfg.MODEL.SEM_SEG_HEAD.NAME)(cfg, input_shape)
+    return head
 
 
 @META_ARCH_REGISTRY.register()
@@ -207,7 +208,8 @@ class SemSegFPNHead(nn.Module):
         for name in self.in_features:
             branch = self.get_submodule(name)(features[name])
             total = branch if total is None else total + branch
-        return self.predictor(total)
+        logits: Tensor = self.predictor(total)
+        return logits
 
     def _to_input_size(self, logits: Tensor) -> Tensor:
         return F.interpolate(logits, scale_factor=self.common_stride, mode="bilinear", align_corners=False)

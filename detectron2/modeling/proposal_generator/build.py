@@ -25,4 +25,5 @@ def build_proposal_generator(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) ->
     name = cfg.MODEL.PROPOSAL_GENERATOR.NAME
     if name == "PrecomputedProposals":
         return None
-    return PROPOSAL_GENERATOR_REGISTRY.get(name)(cfg, input_shape)
+    generator: nn.Module = PROPOSAL_GENERATOR_REGISTRY.get(name)(cfg, input_shape)
+    return generator

@@ -43,7 +43,8 @@ Modules made by `(cfg, input_shape: list[ShapeSpec])`: L features -> L objectnes
 
 def build_rpn_head(cfg: CfgNode, input_shape: list[ShapeSpec]) -> nn.Module:
     """Build the head `MODEL.RPN.HEAD_NAME` for features of the given shapes."""
-    return RPN_HEAD_REGISTRY.get(cfg.MODEL.RPN.HEAD_NAME)(cfg, input_shape)
+    head: nn.Module = RPN_HEAD_REGISTRY.get(cfg.MODEL.RPN.HEAD_NAME)(cfg, input_shape)
+    return head
 
 
 def _only(values: Sequence[int], what: str) -> int:

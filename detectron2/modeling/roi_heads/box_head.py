@@ -90,4 +90,5 @@ class FastRCNNConvFCHead(nn.Sequential):
 
 def build_box_head(cfg: CfgNode, input_shape: ShapeSpec) -> nn.Module:
     """Build the head `MODEL.ROI_BOX_HEAD.NAME` for pooled features of the given shape."""
-    return ROI_BOX_HEAD_REGISTRY.get(cfg.MODEL.ROI_BOX_HEAD.NAME)(cfg, input_shape)
+    head: nn.Module = ROI_BOX_HEAD_REGISTRY.get(cfg.MODEL.ROI_BOX_HEAD.NAME)(cfg, input_shape)
+    return head

@@ -185,7 +185,8 @@ class CascadeROIHeads(StandardROIHeads):
     @property
     def last_box_predictor(self) -> nn.Module:
         """The predictor whose thresholds decide what is a detection."""
-        return self._predictors[-1]
+        predictor: nn.Module = self._predictors[-1]
+        return predictor
 
     def _score_boxes(
         self, feature_list: list[Tensor], proposals: Tensor, image_size: tuple[int, int]
@@ -237,7 +238,8 @@ class CascadeROIHeads(StandardROIHeads):
             # weights.
             pooled = _scale_gradient(pooled, 1.0 / self.num_cascade_stages)
         hidden = self.box_head[stage](pooled)  # type: ignore[index]  # a ModuleList
-        return self.box_predictor[stage](hidden)  # type: ignore[index]
+        predictions: Predictions = self.box_predictor[stage](hidden)  # type: ignore[index]
+        return predictions
 
     def _create_proposals_from_boxes(
         self, boxes: list[Tensor], image_sizes: list[tuple[int, int]]

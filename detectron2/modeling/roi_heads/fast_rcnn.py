@@ -250,7 +250,7 @@ class FastRCNNOutputLayers(nn.Module):
         Returns:
             Distinct classes; K is among them when there is background.
         """
-        present = gt_classes.unique()
+        present: Tensor = gt_classes.unique()
         num_missing = num_fed_loss_classes - len(present)
         if num_missing <= 0:
             return present
@@ -354,7 +354,8 @@ class FastRCNNOutputLayers(nn.Module):
 
     def decode(self, deltas: Tensor, sources: Tensor) -> Tensor:
         """(R, Kb * B) deltas and the (R, B) boxes of the regions -> (R, Kb, B) refined boxes."""
-        return self.box2box_transform.apply_deltas(deltas, sources).unflatten(1, (-1, self.box_dim))
+        boxes: Tensor = self.box2box_transform.apply_deltas(deltas, sources).unflatten(1, (-1, self.box_dim))
+        return boxes
 
     def predict_probs(self, predictions: Predictions, proposals: list[Instances]) -> list[Tensor]:
         """Per image, (Ri, K + 1) probabilities, background last; arguments as in `inference`."""

@@ -37,7 +37,8 @@ Modules made by `(cfg, input_shape: ShapeSpec)`; see `BaseKeypointRCNNHead.forwa
 
 def build_keypoint_head(cfg: CfgNode, input_shape: ShapeSpec) -> nn.Module:
     """Build the head `MODEL.ROI_KEYPOINT_HEAD.NAME` for pooled features of the given shape."""
-    return ROI_KEYPOINT_HEAD_REGISTRY.get(cfg.MODEL.ROI_KEYPOINT_HEAD.NAME)(cfg, input_shape)
+    head: nn.Module = ROI_KEYPOINT_HEAD_REGISTRY.get(cfg.MODEL.ROI_KEYPOINT_HEAD.NAME)(cfg, input_shape)
+    return head
 
 
 def keypoint_rcnn_loss(

@@ -199,4 +199,5 @@ class MaskRCNNConvUpsampleHead(BaseMaskRCNNHead, nn.Sequential):  # type: ignore
 
 def build_mask_head(cfg: CfgNode, input_shape: ShapeSpec) -> nn.Module:
     """Build the head `MODEL.ROI_MASK_HEAD.NAME` for pooled features of the given shape."""
-    return ROI_MASK_HEAD_REGISTRY.get(cfg.MODEL.ROI_MASK_HEAD.NAME)(cfg, input_shape)
+    head: nn.Module = ROI_MASK_HEAD_REGISTRY.get(cfg.MODEL.ROI_MASK_HEAD.NAME)(cfg, input_shape)
+    return head

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from detectron2.layers import ShapeSpec
-from detectron2.modeling import build_model
+from detectron2.modeling import PanopticFPN, build_model
 from detectron2.modeling.meta_arch.semantic_seg import SemSegFPNHead
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
@@ -62,6 +62,66 @@ def test_instance_loss_weight(small_cfg: Callable, make_input: Callable) -> None
     for name, loss in losses.items():
         factor = weight if name in ("loss_cls", "loss_box_reg", "loss_mask") else 1.0
         torch.testing.assert_close(weighted_losses[name], loss * factor)
+
+
+def test_instance_loss_weight_scales_every_loss_of_the_heads(
+    small_cfg: Callable, make_input: Callable
+) -> None:
+    cfg = small_cfg("PanopticFPN", "MODEL.KEYPOINT_ON", True)
+    torch.manual_seed(0)
+    plain = PanopticFPN(cfg)
+    torch.manual_seed(0)
+    weighted = PanopticFPN(cfg, instance_loss_weight=0.5)
+    for model in (plain, weighted):
+        model.roi_heads.box_predictor = _WithIoULoss(model.roi_heads.box_predictor)
+    torch.manual_seed(0)
+    expected = train_step(plain, [make_input(2)])
+    torch.manual_seed(0)
+    losses = train_step(weighted, [make_input(2)])
+    of_heads = {"loss_cls", "loss_box_reg", "loss_iou", "loss_mask", "loss_keypoint"}
+    assert of_heads < set(losses)
+    for name, loss in expected.items():
+        torch.testing.assert_close(losses[name], loss * (0.5 if name in of_heads else 1.0))
+
+
+class _WithIoULoss(torch.nn.Module):
+    """A predictor with a third loss."""
+
+    def __init__(self, predictor: Any) -> None:
+        super().__init__()
+        self.predictor = predictor
+
+    def forward(self, x: Tensor) -> Any:
+        return self.predictor(x)
+
+    def losses(self, predictions: Any, proposals: list[Instances]) -> dict[str, Tensor]:
+        losses = self.predictor.losses(predictions, proposals)
+        return {**losses, "loss_iou": predictions[1].square().mean()}
+
+
+@pytest.mark.parametrize("keypoints", [False, True])
+def test_panoptic_inference_starts_from_given_boxes(small_cfg: Callable, keypoints: bool) -> None:
+    model = make(small_cfg("PanopticFPN", "MODEL.KEYPOINT_ON", keypoints)).eval()
+    inputs = [{"image": torch.full((3, 64, 96), 99, dtype=torch.uint8), "height": 128, "width": 192}]
+    given = Instances(
+        (64, 96),
+        pred_boxes=Boxes(torch.tensor([[5.0, 8, 40, 60], [30, 10, 90, 50]])),
+        pred_classes=torch.tensor([2, 0]),
+        scores=torch.tensor([0.9, 0.8]),
+    )
+    with torch.no_grad():
+        (result,) = model.inference(inputs, detected_instances=[given])
+        instances, logits = model.inference(inputs, False, [given])
+        (sem_seg,) = [x["sem_seg"] for x in model.inference(inputs)]
+    assert set(result) == {"sem_seg", "instances", "panoptic_seg"}
+    assert torch.equal(result["sem_seg"], sem_seg)
+    detections = result["instances"]
+    assert torch.equal(detections.pred_boxes.tensor, 2 * given.pred_boxes.tensor)
+    assert detections.pred_masks.shape == (2, 128, 192)
+    assert detections.has("pred_keypoints") is keypoints
+    assert {s["instance_id"] for s in result["panoptic_seg"][1] if s["isthing"]} <= {0, 1}
+    assert torch.equal(instances[0].pred_boxes.tensor, given.pred_boxes.tensor)
+    assert instances[0].pred_masks.ndim == 4 and logits.shape[0] == 1
 
 
 @pytest.mark.parametrize("name", ALL)

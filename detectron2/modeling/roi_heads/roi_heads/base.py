@@ -32,7 +32,8 @@ Subclasses of `ROIHeads`, made by `(cfg, input_shape: dict[str, ShapeSpec])`.
 
 def build_roi_heads(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> nn.Module:
     """Build the heads `MODEL.ROI_HEADS.NAME` for features of the given shapes."""
-    return ROI_HEADS_REGISTRY.get(cfg.MODEL.ROI_HEADS.NAME)(cfg, input_shape)
+    heads: nn.Module = ROI_HEADS_REGISTRY.get(cfg.MODEL.ROI_HEADS.NAME)(cfg, input_shape)
+    return heads
 
 
 class ROIHeads(nn.Module):

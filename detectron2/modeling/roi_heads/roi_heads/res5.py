@@ -106,7 +106,8 @@ class Res5ROIHeads(ROIHeads):
 
     def _shared_roi_transform(self, features: dict[str, Tensor], boxes: list[Boxes]) -> Tensor:
         """(R, C, H, W) features of the regions of all images."""
-        return self.res5(self.pooler([features[name] for name in self.in_features], boxes))
+        region_features: Tensor = self.res5(self.pooler([features[name] for name in self.in_features], boxes))
+        return region_features
 
     def forward(
         self,
@@ -146,6 +147,6 @@ class Res5ROIHeads(ROIHeads):
         assert not self.training, "forward_with_given_boxes is for testing"
         if not self.mask_on:
             return instances
-        return self.mask_head(
-            self._shared_roi_transform(features, [x.pred_boxes for x in instances]), instances
-        )
+        region_features = self._shared_roi_transform(features, [x.pred_boxes for x in instances])
+        with_masks: list[Instances] = self.mask_head(region_features, instances)
+        return with_masks

@@ -47,4 +47,5 @@ def _has_visible_keypoint(proposals: Instances) -> Tensor:
     boxes = proposals.proposal_boxes.tensor[:, None]  # (Ri, 1, 4)
     inside = (points >= boxes[..., :2]) & (points <= boxes[..., 2:])
     # Visibility 1 is "labelled but hidden" and counts: the position is known.
-    return (inside.all(dim=-1) & (visibility[..., 0] >= 1)).any(dim=-1)
+    has_visible: Tensor = (inside.all(dim=-1) & (visibility[..., 0] >= 1)).any(dim=-1)
+    return has_visible

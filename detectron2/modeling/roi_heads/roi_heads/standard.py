@@ -171,7 +171,8 @@ class StandardROIHeads(ROIHeads):
         """
         assert not self.training, "forward_with_given_boxes is for testing"
         instances = self._forward_mask(features, instances)
-        return self._forward_keypoint(features, instances)
+        detections: list[Instances] = self._forward_keypoint(features, instances)
+        return detections
 
     def _forward_box(self, features: dict[str, Tensor], proposals: list[Instances]) -> Any:
         """Losses of the box head in training, detections per image otherwise."""
