@@ -6,6 +6,8 @@
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
 #include <torch/csrc/stable/accelerator.h>
 
+#include <initializer_list>
+
 #include "tensor.h"
 
 // A CPU build of torch does not have this function. Weak, it is allowed to be missing there: the library
@@ -15,35 +17,38 @@ extern "C" AOTITorchError aoti_torch_get_current_cuda_stream(int32_t device_inde
 
 namespace detectron2 {
 
-// Makes the tensor's device current while it lives, and names the stream to work on.
+// Checks that all tensors of an operator are on one CUDA device, makes that current while it lives, and runs
+// kernels on its stream.
 class CudaScope {
  public:
-  explicit CudaScope(const Tensor& t) : guard_(t.get_device_index()) {
+  CudaScope(const char* op, std::initializer_list<const Tensor*> tensors)
+      : guard_(common_device(op, tensors)) {
     void* stream = nullptr;
-    TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(t.get_device_index(), &stream));
+    TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(common_device(op, tensors), &stream));
     stream_ = static_cast<cudaStream_t>(stream);
   }
 
-  cudaStream_t stream() const { return stream_; }
+  // Calls launch(arguments..., stream) and checks the status that it returns.
+  template <typename Launch, typename... Args>
+  void run(Launch launch, Args... args) const {
+    // torch's own check needs functions that a CPU build of torch does not have.
+    const cudaError_t status = launch(args..., stream_);
+    STD_TORCH_CHECK(status == cudaSuccess, "CUDA: ", cudaGetErrorString(status));
+  }
 
  private:
+  static int32_t common_device(const char* op, std::initializer_list<const Tensor*> tensors) {
+    const Tensor& first = **tensors.begin();
+    for (const Tensor* t : tensors) {
+      STD_TORCH_CHECK(
+          t->is_cuda() && t->get_device_index() == first.get_device_index(), op,
+          ": all tensors must be on the same CUDA device");
+    }
+    return first.get_device_index();
+  }
+
   torch::stable::accelerator::DeviceGuard guard_;
   cudaStream_t stream_ = nullptr;
 };
-
-// torch's own check needs functions that a CPU build of torch does not have.
-inline void check_launch(cudaError_t status) {
-  STD_TORCH_CHECK(status == cudaSuccess, "CUDA: ", cudaGetErrorString(status));
-}
-
-inline void check_same_device(const char* op, const Tensor& a, const Tensor& b) {
-  STD_TORCH_CHECK(
-      a.is_cuda() && b.is_cuda() && a.get_device_index() == b.get_device_index(), op,
-      ": all tensors must be on the same CUDA device");
-}
-
-inline Tensor cast_to(const Tensor& t, ScalarType dtype) {
-  return t.scalar_type() == dtype ? t : torch::stable::to(t, dtype);
-}
 
 }  // namespace detectron2

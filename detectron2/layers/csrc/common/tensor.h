@@ -64,11 +64,17 @@ inline ScalarType accumulator_dtype(ScalarType dtype) {
   return dtype == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
 }
 
-// `t` in memory order, in the type that sums of it are taken in.
-inline Tensor as_accumulator(const Tensor& t) {
-  const ScalarType wanted = accumulator_dtype(t.scalar_type());
-  return torch::stable::contiguous(t.scalar_type() == wanted ? t : torch::stable::to(t, wanted));
+inline Tensor cast_to(const Tensor& t, ScalarType dtype) {
+  return t.scalar_type() == dtype ? t : torch::stable::to(t, dtype);
 }
+
+// `t` in memory order, in the given type.
+inline Tensor contiguous_as(const Tensor& t, ScalarType dtype) {
+  return torch::stable::contiguous(cast_to(t, dtype));
+}
+
+// `t` in memory order, in the type that sums of it are taken in.
+inline Tensor as_accumulator(const Tensor& t) { return contiguous_as(t, accumulator_dtype(t.scalar_type())); }
 
 // Checks that `t` has `sizes.size()` dimensions; -1 stands for any size.
 inline void check_shape(

@@ -96,7 +96,7 @@ void columns_backward(
 }
 
 struct CpuKernels {
-  explicit CpuKernels(const Tensor&) {}
+  CpuKernels(const char*, std::initializer_list<const Tensor*>) {}
 
   template <typename T>
   void columns(const DeformGeometry& g, const T* input, const T* offset, const T* mask, T* out) const {

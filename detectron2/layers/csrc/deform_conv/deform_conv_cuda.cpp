@@ -8,20 +8,18 @@ namespace detectron2 {
 namespace {
 
 struct CudaKernels {
-  explicit CudaKernels(const Tensor& input) : scope(input) {}
+  CudaKernels(const char* op, std::initializer_list<const Tensor*> tensors) : scope(op, tensors) {}
 
   template <typename T>
   void columns(const DeformGeometry& g, const T* input, const T* offset, const T* mask, T* out) const {
-    check_launch(launch_columns<T>(g, input, offset, mask, out, scope.stream()));
+    scope.run(launch_columns<T>, g, input, offset, mask, out);
   }
 
   template <typename T>
   void columns_backward(
       const DeformGeometry& g, const T* grad, const T* input, const T* offset, const T* mask, T* grad_input,
       T* grad_offset, T* grad_mask) const {
-    check_launch(
-        launch_columns_backward<T>(
-            g, grad, input, offset, mask, grad_input, grad_offset, grad_mask, scope.stream()));
+    scope.run(launch_columns_backward<T>, g, grad, input, offset, mask, grad_input, grad_offset, grad_mask);
   }
 
   CudaScope scope;

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <array>
+#include <initializer_list>
 #include <optional>
 #include <tuple>
 #include <vector>
@@ -65,20 +66,17 @@ struct DeformOperands {
   std::optional<Tensor> mask;
 
   DeformOperands(const Tensor& in, const Tensor& off, const std::optional<Tensor>& m, const Tensor& w)
-      : input(as_accumulator(in)), offset(in_dtype(off)), weight(in_dtype(w)) {
+      : input(as_accumulator(in)),
+        offset(contiguous_as(off, input.scalar_type())),
+        weight(contiguous_as(w, input.scalar_type())) {
     if (m.has_value()) {
-      mask = in_dtype(*m);
+      mask = contiguous_as(*m, input.scalar_type());
     }
   }
 
   template <typename T>
   const T* mask_data(int64_t n) const {
     return mask.has_value() ? mask->const_data_ptr<T>() + n * mask->stride(0) : nullptr;
-  }
-
- private:
-  Tensor in_dtype(const Tensor& t) const {
-    return torch::stable::contiguous(torch::stable::to(t, input.scalar_type()));
   }
 };
 
@@ -109,7 +107,7 @@ Tensor deform_conv_host(
   const DeformGeometry g = deform_geometry(
       "deform_conv", input, offset, mask, weight, stride, padding, dilation, groups, deformable_groups);
   visit_floating(input.scalar_type(), "deform_conv", [](auto) {});
-  const Kernels kernels(input);
+  const Kernels kernels("deform_conv", {&input, &offset, mask.has_value() ? &*mask : &input, &weight});
   const DeformOperands in(input, offset, mask, weight);
   const int64_t num_images = input.size(0), outputs = weight.size(0), num_rows = g.channels * g.kernel_size();
   Tensor result = torch::stable::new_empty(in.input, {num_images, outputs, g.output_size()});
@@ -131,8 +129,7 @@ Tensor deform_conv_host(
     }
   });
   result = reshaped(result, {num_images, outputs, g.output_height, g.output_width});
-  return result.scalar_type() == input.scalar_type() ? result
-                                                     : torch::stable::to(result, input.scalar_type());
+  return cast_to(result, input.scalar_type());
 }
 
 // grad (N, O, HO, WO) -> gradients of input, offset, mask (empty without one) and weight, in the dtypes of
@@ -146,11 +143,11 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> deform_conv_backward_host(
   const DeformGeometry g =
       deform_geometry(op, input, offset, mask, weight, stride, padding, dilation, groups, deformable_groups);
   check_shape(op, "grad", grad, {input.size(0), weight.size(0), g.output_height, g.output_width});
-  const Kernels kernels(input);
+  const Kernels kernels(op, {&grad, &input, &offset, mask.has_value() ? &*mask : &input, &weight});
   const DeformOperands in(input, offset, mask, weight);
   const int64_t num_images = input.size(0), outputs = weight.size(0), num_rows = g.channels * g.kernel_size();
   const int64_t group_rows = num_rows / groups, group_outputs = outputs / groups;
-  const Tensor grads = torch::stable::contiguous(torch::stable::to(grad, in.input.scalar_type()));
+  const Tensor grads = contiguous_as(grad, in.input.scalar_type());
   const Tensor grad_images = reshaped(grads, {num_images, outputs, g.output_size()});
   const Tensor matrix = reshaped(in.weight, {outputs, group_rows});
   Tensor grad_input = torch::stable::new_zeros(in.input, {num_images, g.channels, g.height, g.width});
@@ -188,12 +185,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> deform_conv_backward_host(
   Tensor grad_weight = reshaped(
       torch::stable::sum(grad_weights, image_dim),
       {outputs, weight.size(1), g.kernel_height, g.kernel_width});
-  const auto as = [](const Tensor& t, const Tensor& like) {
-    return t.scalar_type() == like.scalar_type() ? t : torch::stable::to(t, like.scalar_type());
-  };
   return {
-      as(grad_input, input), as(grad_offset, offset), mask.has_value() ? as(grad_mask, *mask) : grad_mask,
-      as(grad_weight, weight)};
+      cast_to(grad_input, input.scalar_type()), cast_to(grad_offset, offset.scalar_type()),
+      mask.has_value() ? cast_to(grad_mask, mask->scalar_type()) : grad_mask,
+      cast_to(grad_weight, weight.scalar_type())};
 }
 
 }  // namespace detectron2

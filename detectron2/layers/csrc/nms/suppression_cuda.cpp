@@ -27,8 +27,10 @@ Tensor rows_at(const Tensor& t, const Tensor& indices) {
 }
 
 template <bool rotated>
-Tensor suppress(const Tensor& boxes, const Tensor& scores, const Tensor* groups, double iou_threshold) {
-  const CudaScope scope(boxes);
+Tensor suppress(
+    const char* op, const Tensor& boxes, const Tensor& scores, const Tensor* groups, double iou_threshold) {
+  check_suppression(op, boxes, scores, rotated ? 5 : 4, groups);
+  const CudaScope scope(op, {&boxes, &scores, groups ? groups : &boxes});
   const int64_t count = boxes.size(0), words = num_words(count);
   const Tensor order = falling_order(scores);
   const Tensor sorted = torch::stable::contiguous(rows_at(as_accumulator(boxes), order));
@@ -45,62 +47,46 @@ Tensor suppress(const Tensor& boxes, const Tensor& scores, const Tensor* groups,
     using T = typename decltype(tag)::type;
     const T* data = sorted.const_data_ptr<T>();
     const T threshold = rounded_down<T>(iou_threshold);
-    if constexpr (rotated) {
-      check_launch(launch_conflicts_rotated<T>(data, group_data, bits, count, threshold, scope.stream()));
-    } else {
-      check_launch(launch_conflicts<T>(data, group_data, bits, count, threshold, scope.stream()));
-    }
+    const auto launch = rotated ? launch_conflicts_rotated<T> : launch_conflicts<T>;
+    scope.run(launch, data, group_data, bits, count, threshold);
   });
-  check_launch(launch_sweep(
-      bits, bits + count * words, static_cast<bool*>(keep.mutable_data_ptr()), count, scope.stream()));
+  scope.run(launch_sweep, bits, bits + count * words, static_cast<bool*>(keep.mutable_data_ptr()), count);
   return call_aten("aten::masked_select", "", order, keep);
 }
 
 // boxes: (N, 4) XYXY, scores: (N,) -> (K,) int64 by falling score.
 Tensor nms_cuda(const Tensor& boxes, const Tensor& scores, double iou_threshold) {
-  check_suppression("nms", boxes, scores, 4);
-  check_same_device("nms", boxes, scores);
-  return suppress<false>(boxes, scores, nullptr, iou_threshold);
+  return suppress<false>("nms", boxes, scores, nullptr, iou_threshold);
 }
 
 Tensor batched_nms_cuda(const Tensor& boxes, const Tensor& scores, const Tensor& idxs, double iou_threshold) {
-  check_suppression("batched_nms", boxes, scores, 4, &idxs);
-  check_same_device("batched_nms", boxes, scores);
-  check_same_device("batched_nms", boxes, idxs);
-  return suppress<false>(boxes, scores, &idxs, iou_threshold);
+  return suppress<false>("batched_nms", boxes, scores, &idxs, iou_threshold);
 }
 
 // boxes: (N, 5), scores: (N,) -> (K,) int64 by falling score.
 Tensor nms_rotated_cuda(const Tensor& boxes, const Tensor& scores, double iou_threshold) {
-  check_suppression("nms_rotated", boxes, scores, 5);
-  check_same_device("nms_rotated", boxes, scores);
-  return suppress<true>(boxes, scores, nullptr, iou_threshold);
+  return suppress<true>("nms_rotated", boxes, scores, nullptr, iou_threshold);
 }
 
 Tensor batched_nms_rotated_cuda(
     const Tensor& boxes, const Tensor& scores, const Tensor& idxs, double iou_threshold) {
-  check_suppression("batched_nms_rotated", boxes, scores, 5, &idxs);
-  check_same_device("batched_nms_rotated", boxes, scores);
-  check_same_device("batched_nms_rotated", boxes, idxs);
-  return suppress<true>(boxes, scores, &idxs, iou_threshold);
+  return suppress<true>("batched_nms_rotated", boxes, scores, &idxs, iou_threshold);
 }
 
 // boxes1: (N, 5), boxes2: (M, 5) -> (N, M), float64 for float64 boxes and float32 otherwise.
 Tensor box_iou_rotated_cuda(const Tensor& boxes1, const Tensor& boxes2) {
   check_shape("box_iou_rotated", "boxes1", boxes1, {-1, 5});
   check_shape("box_iou_rotated", "boxes2", boxes2, {-1, 5});
-  check_same_device("box_iou_rotated", boxes1, boxes2);
   visit_floating(boxes1.scalar_type(), "box_iou_rotated", [](auto) {});
-  const CudaScope scope(boxes1);
+  const CudaScope scope("box_iou_rotated", {&boxes1, &boxes2});
   const Tensor rows = as_accumulator(boxes1);
-  const Tensor columns = torch::stable::contiguous(cast_to(boxes2, rows.scalar_type()));
+  const Tensor columns = contiguous_as(boxes2, rows.scalar_type());
   Tensor ious = torch::stable::new_empty(rows, {boxes1.size(0), boxes2.size(0)});
   visit_accumulator(rows.scalar_type(), [&](auto tag) {
     using T = typename decltype(tag)::type;
-    check_launch(
-        launch_iou_rotated<T>(
-            rows.const_data_ptr<T>(), columns.const_data_ptr<T>(), ious.mutable_data_ptr<T>(), boxes1.size(0),
-            boxes2.size(0), scope.stream()));
+    scope.run(
+        launch_iou_rotated<T>, rows.const_data_ptr<T>(), columns.const_data_ptr<T>(),
+        ious.mutable_data_ptr<T>(), boxes1.size(0), boxes2.size(0));
   });
   return ious;
 }

@@ -138,7 +138,7 @@ Tensor paste_masks_cpu(
     const Tensor& masks, const Tensor& boxes, int64_t height, int64_t width, double threshold) {
   check_arguments("paste_masks", masks, boxes, height, width);
   const Tensor values = as_accumulator(masks);
-  const Tensor corners = torch::stable::contiguous(torch::stable::to(boxes, values.scalar_type()));
+  const Tensor corners = contiguous_as(boxes, values.scalar_type());
   const int64_t count = masks.size(0), mask_height = masks.size(1), mask_width = masks.size(2);
   const ScalarType dtype = threshold >= 0 ? ScalarType::Bool : ScalarType::Byte;
   Tensor images = torch::stable::new_empty(masks, {count, height, width}, dtype);
@@ -253,7 +253,7 @@ std::tuple<Tensor, Tensor> paste_masks_rle_cpu(
   check_arguments("paste_masks_rle", masks, boxes, height, width);
   STD_TORCH_CHECK(threshold > 0, "paste_masks_rle: the threshold must be positive, got ", threshold);
   const Tensor values = as_accumulator(masks);
-  const Tensor corners = torch::stable::contiguous(torch::stable::to(boxes, values.scalar_type()));
+  const Tensor corners = contiguous_as(boxes, values.scalar_type());
   const int64_t count = masks.size(0), mask_height = masks.size(1), mask_width = masks.size(2);
   std::vector<std::string> codes(count);
   visit_accumulator(values.scalar_type(), [&](auto tag) {

@@ -12,22 +12,19 @@ Tensor paste_masks_cuda(
     const Tensor& masks, const Tensor& boxes, int64_t height, int64_t width, double threshold) {
   check_shape("paste_masks", "masks", masks, {-1, -1, -1});
   check_shape("paste_masks", "boxes", boxes, {masks.size(0), 4});
-  check_same_device("paste_masks", masks, boxes);
   visit_floating(masks.scalar_type(), "paste_masks", [](auto) {});
   STD_TORCH_CHECK(height >= 0 && width >= 0, "paste_masks: the image size must not be negative");
-  const CudaScope scope(masks);
+  const CudaScope scope("paste_masks", {&masks, &boxes});
   const Tensor values = as_accumulator(masks);
-  const Tensor corners = torch::stable::contiguous(cast_to(boxes, values.scalar_type()));
+  const Tensor corners = contiguous_as(boxes, values.scalar_type());
   const PasteShape shape{masks.size(0), masks.size(1), masks.size(2), height, width};
   const ScalarType dtype = threshold >= 0 ? ScalarType::Bool : ScalarType::Byte;
   Tensor images = torch::stable::new_empty(masks, {shape.num_masks, height, width}, dtype);
   visit_accumulator(values.scalar_type(), [&](auto tag) {
     using T = typename decltype(tag)::type;
-    check_launch(
-        launch_paste_masks<T>(
-            values.const_data_ptr<T>(), corners.const_data_ptr<T>(),
-            static_cast<uint8_t*>(images.mutable_data_ptr()), shape, static_cast<T>(threshold),
-            scope.stream()));
+    scope.run(
+        launch_paste_masks<T>, values.const_data_ptr<T>(), corners.const_data_ptr<T>(),
+        static_cast<uint8_t*>(images.mutable_data_ptr()), shape, static_cast<T>(threshold));
   });
   return images;
 }

@@ -11,6 +11,7 @@
 
 #include "../common/tensor.h"
 #include "roi_align.h"
+#include "roi_align_host.h"
 
 namespace detectron2 {
 namespace {
@@ -92,10 +93,6 @@ struct BoxTables {
   AxisTable<T> rows, columns;
 };
 
-struct Shape {
-  int64_t batch_size, channels, height, width, pooled_height, pooled_width;
-};
-
 // line[j] += weight * row[columns[j]]
 template <typename T>
 void add_row(T* line, const T* row, const AxisTable<T>& columns, T weight) {
@@ -132,7 +129,7 @@ void spread_row(T* row, const T* line, const AxisTable<T>& columns, T weight) {
 
 // Pools one box from one plane into PH x PW values.
 template <typename T, typename Out>
-void pool_box(Out* output, const T* plane, const BoxTables<T>& box, const Shape& shape, T* line) {
+void pool_box(Out* output, const T* plane, const BoxTables<T>& box, const RoiAlignShape& shape, T* line) {
   const AxisTable<T>&rows = box.rows, &columns = box.columns;
   const bool empty = rows.cells.empty() || columns.cells.empty();
   for (int64_t ph = 0; ph < shape.pooled_height; ++ph, output += shape.pooled_width) {
@@ -156,7 +153,7 @@ void pool_box(Out* output, const T* plane, const BoxTables<T>& box, const Shape&
 
 // Adds the gradient of one box's PH x PW values to one plane.
 template <typename T>
-void unpool_box(T* plane, const T* grad, const BoxTables<T>& box, const Shape& shape, T* line) {
+void unpool_box(T* plane, const T* grad, const BoxTables<T>& box, const RoiAlignShape& shape, T* line) {
   const AxisTable<T>&rows = box.rows, &columns = box.columns;
   if (rows.cells.empty() || columns.cells.empty()) {
     return;
@@ -183,7 +180,7 @@ struct Settings {
 // boxes: (R, 5), of which [first, last) are used.
 template <typename T>
 std::vector<BoxTables<T>> make_tables(
-    const T* boxes, int64_t first, int64_t last, const Shape& shape, const Settings& settings) {
+    const T* boxes, int64_t first, int64_t last, const RoiAlignShape& shape, const Settings& settings) {
   std::vector<BoxTables<T>> tables;
   tables.reserve(last - first);
   const T scale = static_cast<T>(settings.spatial_scale);
@@ -198,15 +195,6 @@ std::vector<BoxTables<T>> make_tables(
          AxisTable<T>(x, shape.pooled_width, shape.width)});
   }
   return tables;
-}
-
-template <typename T>
-void check_batch_indices(const char* op, const T* boxes, int64_t num_boxes, int64_t batch_size) {
-  for (int64_t r = 0; r < num_boxes; ++r) {
-    const T index = boxes[5 * r];
-    STD_TORCH_CHECK(
-        names_image(index, batch_size), op, ": box ", r, " names image ", index, " of ", batch_size);
-  }
 }
 
 // The plane in the type of sums: itself, or a converted copy in `buffer`.
@@ -225,14 +213,15 @@ const T* as_plane(const In* plane, int64_t size, std::vector<T>& buffer) {
 
 template <typename In>
 void forward(
-    const Tensor& input, const Tensor& boxes, Tensor& output, const Shape& shape, const Settings& settings) {
+    const Tensor& input, const Tensor& boxes, Tensor& output, const RoiAlignShape& shape,
+    const Settings& settings) {
   using T = accumulator_t<In>;
-  const int64_t num_boxes = boxes.size(0), plane_size = shape.height * shape.width;
-  const int64_t pooled_size = shape.pooled_height * shape.pooled_width;
+  const int64_t num_boxes = shape.num_boxes, plane_size = shape.plane_size();
+  const int64_t pooled_size = shape.pooled_size();
   const In* features = input.const_data_ptr<In>();
   const T* box_data = boxes.const_data_ptr<T>();
   In* pooled = output.mutable_data_ptr<In>();
-  check_batch_indices("roi_align", box_data, num_boxes, shape.batch_size);
+  check_image_indices("roi_align", box_data, 5, shape);
   for (int64_t first = 0; first < num_boxes; first += kBoxesPerBlock) {
     const int64_t last = std::min(first + kBoxesPerBlock, num_boxes);
     const auto tables = make_tables(box_data, first, last, shape, settings);
@@ -254,18 +243,14 @@ void forward(
   }
 }
 
+// pooled: gradient (R, C, PH, PW), added to planes (N, C, H, W).
 template <typename T>
 void backward(
-    const Tensor& grad, const Tensor& boxes, Tensor& grad_input, const Shape& shape,
-    const Settings& settings) {
-  const int64_t num_boxes = boxes.size(0), plane_size = shape.height * shape.width;
-  const int64_t pooled_size = shape.pooled_height * shape.pooled_width;
-  const T* box_data = boxes.const_data_ptr<T>();
-  const T* pooled = grad.const_data_ptr<T>();
-  T* planes = grad_input.mutable_data_ptr<T>();
-  check_batch_indices("roi_align_backward", box_data, num_boxes, shape.batch_size);
-  for (int64_t first = 0; first < num_boxes; first += kBoxesPerBlock) {
-    const int64_t last = std::min(first + kBoxesPerBlock, num_boxes);
+    const T* pooled, const T* box_data, T* planes, const RoiAlignShape& shape, const Settings& settings) {
+  const int64_t plane_size = shape.plane_size(), pooled_size = shape.pooled_size();
+  check_image_indices("roi_align_backward", box_data, 5, shape);
+  for (int64_t first = 0; first < shape.num_boxes; first += kBoxesPerBlock) {
+    const int64_t last = std::min(first + kBoxesPerBlock, shape.num_boxes);
     const auto tables = make_tables(box_data, first, last, shape, settings);
     torch::stable::parallel_for(0, shape.batch_size * shape.channels, 1, [&](int64_t begin, int64_t end) {
       std::vector<T> line(shape.width);
@@ -286,16 +271,14 @@ void backward(
 Tensor roi_align_cpu(
     const Tensor& input, const Tensor& boxes, double spatial_scale, int64_t pooled_height,
     int64_t pooled_width, int64_t sampling_ratio, bool aligned) {
-  check_shape("roi_align", "input", input, {-1, -1, -1, -1});
-  check_shape("roi_align", "boxes", boxes, {-1, 5});
-  STD_TORCH_CHECK(pooled_height > 0 && pooled_width > 0, "roi_align: the output size must be positive");
-  const Shape shape{input.size(0), input.size(1), input.size(2), input.size(3), pooled_height, pooled_width};
+  const char* op = "roi_align";
+  const RoiAlignShape shape = roi_align_shape(op, input, boxes, 5, pooled_height, pooled_width);
+  // Not converted as a whole: planes are, one at a time.
   const Tensor features = torch::stable::contiguous(input);
-  const Tensor box_values =
-      torch::stable::contiguous(torch::stable::to(boxes, accumulator_dtype(input.scalar_type())));
+  const Tensor box_values = contiguous_as(boxes, accumulator_dtype(input.scalar_type()));
   Tensor output =
       torch::stable::new_empty(input, {boxes.size(0), shape.channels, pooled_height, pooled_width});
-  visit_floating(input.scalar_type(), "roi_align", [&](auto tag) {
+  visit_floating(input.scalar_type(), op, [&](auto tag) {
     using In = typename decltype(tag)::type;
     forward<In>(features, box_values, output, shape, {spatial_scale, sampling_ratio, aligned});
   });
@@ -306,18 +289,12 @@ Tensor roi_align_cpu(
 Tensor roi_align_backward_cpu(
     const Tensor& grad, const Tensor& boxes, double spatial_scale, int64_t batch_size, int64_t channels,
     int64_t height, int64_t width, int64_t sampling_ratio, bool aligned) {
-  check_shape("roi_align_backward", "boxes", boxes, {-1, 5});
-  check_shape("roi_align_backward", "grad", grad, {boxes.size(0), channels, -1, -1});
-  const Shape shape{batch_size, channels, height, width, grad.size(2), grad.size(3)};
-  const Tensor values = as_accumulator(grad);
-  const Tensor box_values = torch::stable::contiguous(torch::stable::to(boxes, values.scalar_type()));
-  Tensor grad_input = torch::stable::new_zeros(values, {batch_size, channels, height, width});
-  visit_accumulator(values.scalar_type(), [&](auto tag) {
-    using T = typename decltype(tag)::type;
-    backward<T>(values, box_values, grad_input, shape, {spatial_scale, sampling_ratio, aligned});
-  });
-  return grad.scalar_type() == values.scalar_type() ? grad_input
-                                                    : torch::stable::to(grad_input, grad.scalar_type());
+  const RoiAlignShape shape =
+      roi_align_backward_shape("roi_align_backward", grad, boxes, 5, batch_size, channels, height, width);
+  return roi_align_backward(
+      grad, boxes, shape, [&]<typename T>(const T* values, const T* box_values, T* grad_input) {
+        backward(values, box_values, grad_input, shape, {spatial_scale, sampling_ratio, aligned});
+      });
 }
 
 }  // namespace

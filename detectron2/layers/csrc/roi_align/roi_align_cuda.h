@@ -5,11 +5,9 @@
 
 #include <cstdint>
 
-namespace detectron2 {
+#include "roi_align_shape.h"
 
-struct RoiAlignShape {
-  int64_t num_boxes, batch_size, channels, height, width, pooled_height, pooled_width;
-};
+namespace detectron2 {
 
 template <typename T>
 struct RoiAlignSettings {

@@ -10,6 +10,7 @@
 
 #include "../common/tensor.h"
 #include "../common/vector_clones.h"
+#include "../roi_align/roi_align_host.h"
 #include "roi_align_rotated.h"
 
 namespace detectron2 {
@@ -21,12 +22,6 @@ constexpr int kLanes = 16;
 constexpr int64_t kEntriesPerBlock = 1 << 22;
 constexpr int64_t kBoxesListedTogether = 64;
 
-struct Shape {
-  int64_t batch_size, channels, height, width, pooled_height, pooled_width;
-  int64_t plane_size() const { return height * width; }
-  int64_t pooled_size() const { return pooled_height * pooled_width; }
-};
-
 // What each of the PH * PW output cells of a box sums.
 template <typename T>
 struct CellLists {
@@ -35,7 +30,8 @@ struct CellLists {
   std::vector<T> weights;
 
   // `scratch`: one zero per feature cell, left as found.
-  void fill(const T* box, const Shape& shape, T scale, int64_t sampling_ratio, std::vector<T>& scratch) {
+  void fill(
+      const T* box, const RoiAlignShape& shape, T scale, int64_t sampling_ratio, std::vector<T>& scratch) {
     const RotatedGrid<T> grid(box, scale, shape.pooled_height, shape.pooled_width, sampling_ratio);
     starts.push_back(0);
     for (int64_t ph = 0; ph < shape.pooled_height; ++ph) {
@@ -80,22 +76,12 @@ struct CellLists {
   }
 };
 
-template <typename T>
-void check_batch_indices(const char* op, const T* boxes, int64_t num_boxes, int64_t batch_size) {
-  for (int64_t r = 0; r < num_boxes; ++r) {
-    const T index = boxes[6 * r];
-    STD_TORCH_CHECK(
-        names_image(index, batch_size), op, ": box ", r, " names image ", index, " of ", batch_size);
-  }
-}
-
 // Which boxes (R, 6) to pool, and how. Features and their gradient are (N, C, H, W), pooled values and theirs
 // (R, C, PH, PW).
 template <typename T>
 struct Task {
   const T* boxes;
-  int64_t num_boxes;
-  Shape shape;
+  RoiAlignShape shape;
   T scale;
   int64_t sampling_ratio;
 
@@ -109,8 +95,8 @@ struct Task {
   std::vector<CellLists<T>> make_lists(int64_t first) const {
     std::vector<CellLists<T>> lists;
     int64_t num_entries = 0;
-    while (first < num_boxes && num_entries < kEntriesPerBlock) {
-      const int64_t count = std::min(kBoxesListedTogether, num_boxes - first);
+    while (first < shape.num_boxes && num_entries < kEntriesPerBlock) {
+      const int64_t count = std::min(kBoxesListedTogether, shape.num_boxes - first);
       const size_t start = lists.size();
       lists.resize(start + count);
       torch::stable::parallel_for(0, count, 8, [&](int64_t begin, int64_t end) {
@@ -131,7 +117,7 @@ struct Task {
   // image that has boxes in a block, block after block.
   template <typename Run>
   void for_each_image(const Run& run) const {
-    for (int64_t first = 0; first < num_boxes;) {
+    for (int64_t first = 0; first < shape.num_boxes;) {
       const auto lists = make_lists(first);
       std::vector<int64_t> entries_of(shape.batch_size, 0);
       for (size_t i = 0; i < lists.size(); ++i) {
@@ -228,7 +214,7 @@ void add_unpacked(const T* packed, T* rows, int64_t lanes, int64_t size) {
 // pooled: zeros at first.
 template <typename T>
 void forward(const Task<T>& task, const T* features, T* pooled) {
-  const Shape& shape = task.shape;
+  const RoiAlignShape& shape = task.shape;
   const int64_t plane_size = shape.plane_size(), pooled_size = shape.pooled_size();
   task.for_each_image([&](const auto& lists, int64_t first, int64_t n, bool wide) {
     const int64_t step = wide ? kLanes : 1, num_steps = (shape.channels + step - 1) / step;
@@ -261,7 +247,7 @@ void forward(const Task<T>& task, const T* features, T* pooled) {
 // features_grad: added to.
 template <typename T>
 void backward(const Task<T>& task, const T* grad, T* features_grad) {
-  const Shape& shape = task.shape;
+  const RoiAlignShape& shape = task.shape;
   const int64_t plane_size = shape.plane_size(), pooled_size = shape.pooled_size();
   task.for_each_image([&](const auto& lists, int64_t first, int64_t n, bool wide) {
     const int64_t step = wide ? kLanes : 1, num_steps = (shape.channels + step - 1) / step;
@@ -292,52 +278,33 @@ void backward(const Task<T>& task, const T* grad, T* features_grad) {
   });
 }
 
-Tensor cast_back(const Tensor& result, ScalarType dtype) {
-  return result.scalar_type() == dtype ? result : torch::stable::to(result, dtype);
-}
-
 // input: (N, C, H, W), boxes: (R, 6) image index and rotated box -> (R, C, PH, PW).
 Tensor roi_align_rotated_cpu(
     const Tensor& input, const Tensor& boxes, double spatial_scale, int64_t pooled_height,
     int64_t pooled_width, int64_t sampling_ratio) {
-  check_shape("roi_align_rotated", "input", input, {-1, -1, -1, -1});
-  check_shape("roi_align_rotated", "boxes", boxes, {-1, 6});
-  visit_floating(input.scalar_type(), "roi_align_rotated", [](auto) {});
-  STD_TORCH_CHECK(
-      pooled_height > 0 && pooled_width > 0, "roi_align_rotated: the output size must be positive");
-  const Shape shape{input.size(0), input.size(1), input.size(2), input.size(3), pooled_height, pooled_width};
-  const Tensor features = as_accumulator(input);
-  const Tensor box_values = torch::stable::contiguous(torch::stable::to(boxes, features.scalar_type()));
-  Tensor output =
-      torch::stable::new_zeros(features, {boxes.size(0), shape.channels, pooled_height, pooled_width});
-  visit_accumulator(features.scalar_type(), [&](auto tag) {
-    using T = typename decltype(tag)::type;
-    const T* box_data = box_values.const_data_ptr<T>();
-    check_batch_indices("roi_align_rotated", box_data, boxes.size(0), shape.batch_size);
-    const Task<T> task{box_data, boxes.size(0), shape, static_cast<T>(spatial_scale), sampling_ratio};
-    forward(task, features.const_data_ptr<T>(), output.mutable_data_ptr<T>());
-  });
-  return cast_back(output, input.scalar_type());
+  const char* op = "roi_align_rotated";
+  const RoiAlignShape shape = roi_align_shape(op, input, boxes, 6, pooled_height, pooled_width);
+  return roi_align_forward(
+      input, boxes, shape, [&]<typename T>(const T* features, const T* box_values, T* output) {
+        check_image_indices(op, box_values, 6, shape);
+        std::fill(output, output + shape.num_boxes * shape.channels * shape.pooled_size(), T(0));
+        forward(Task<T>{box_values, shape, static_cast<T>(spatial_scale), sampling_ratio}, features, output);
+      });
 }
 
 // grad: (R, C, PH, PW) -> (N, C, H, W).
 Tensor roi_align_rotated_backward_cpu(
     const Tensor& grad, const Tensor& boxes, double spatial_scale, int64_t batch_size, int64_t channels,
     int64_t height, int64_t width, int64_t sampling_ratio) {
-  check_shape("roi_align_rotated_backward", "boxes", boxes, {-1, 6});
-  check_shape("roi_align_rotated_backward", "grad", grad, {boxes.size(0), channels, -1, -1});
-  const Shape shape{batch_size, channels, height, width, grad.size(2), grad.size(3)};
-  const Tensor values = as_accumulator(grad);
-  const Tensor box_values = torch::stable::contiguous(torch::stable::to(boxes, values.scalar_type()));
-  Tensor grad_input = torch::stable::new_zeros(values, {batch_size, channels, height, width});
-  visit_accumulator(values.scalar_type(), [&](auto tag) {
-    using T = typename decltype(tag)::type;
-    const T* box_data = box_values.const_data_ptr<T>();
-    check_batch_indices("roi_align_rotated_backward", box_data, boxes.size(0), batch_size);
-    const Task<T> task{box_data, boxes.size(0), shape, static_cast<T>(spatial_scale), sampling_ratio};
-    backward(task, values.const_data_ptr<T>(), grad_input.mutable_data_ptr<T>());
-  });
-  return cast_back(grad_input, grad.scalar_type());
+  const char* op = "roi_align_rotated_backward";
+  const RoiAlignShape shape =
+      roi_align_backward_shape(op, grad, boxes, 6, batch_size, channels, height, width);
+  return roi_align_backward(
+      grad, boxes, shape, [&]<typename T>(const T* values, const T* box_values, T* grad_input) {
+        check_image_indices(op, box_values, 6, shape);
+        backward(
+            Task<T>{box_values, shape, static_cast<T>(spatial_scale), sampling_ratio}, values, grad_input);
+      });
 }
 
 }  // namespace

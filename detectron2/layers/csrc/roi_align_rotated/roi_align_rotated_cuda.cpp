@@ -3,6 +3,7 @@
 #include "roi_align_rotated_cuda.h"
 
 #include "../common/cuda_binding.h"
+#include "../roi_align/roi_align_host.h"
 
 namespace detectron2 {
 namespace {
@@ -11,49 +12,31 @@ namespace {
 Tensor roi_align_rotated_cuda(
     const Tensor& input, const Tensor& boxes, double spatial_scale, int64_t pooled_height,
     int64_t pooled_width, int64_t sampling_ratio) {
-  check_shape("roi_align_rotated", "input", input, {-1, -1, -1, -1});
-  check_shape("roi_align_rotated", "boxes", boxes, {-1, 6});
-  check_same_device("roi_align_rotated", input, boxes);
-  visit_floating(input.scalar_type(), "roi_align_rotated", [](auto) {});
-  STD_TORCH_CHECK(
-      pooled_height > 0 && pooled_width > 0, "roi_align_rotated: the output size must be positive");
-  const CudaScope scope(input);
-  const Tensor features = as_accumulator(input);
-  const Tensor box_values = torch::stable::contiguous(cast_to(boxes, features.scalar_type()));
-  const RoiAlignShape shape{boxes.size(0), input.size(0), input.size(1), input.size(2),
-                            input.size(3), pooled_height, pooled_width};
-  Tensor output =
-      torch::stable::new_empty(features, {shape.num_boxes, shape.channels, pooled_height, pooled_width});
-  visit_accumulator(features.scalar_type(), [&](auto tag) {
-    using T = typename decltype(tag)::type;
-    check_launch(
-        launch_roi_align_rotated<T>(
-            features.const_data_ptr<T>(), box_values.const_data_ptr<T>(), output.mutable_data_ptr<T>(), shape,
-            static_cast<T>(spatial_scale), sampling_ratio, scope.stream()));
-  });
-  return cast_to(output, input.scalar_type());
+  const char* op = "roi_align_rotated";
+  const RoiAlignShape shape = roi_align_shape(op, input, boxes, 6, pooled_height, pooled_width);
+  const CudaScope scope(op, {&input, &boxes});
+  return roi_align_forward(
+      input, boxes, shape, [&]<typename T>(const T* features, const T* box_values, T* output) {
+        const T scale = static_cast<T>(spatial_scale);
+        scope.run(launch_roi_align_rotated<T>, features, box_values, output, shape, scale, sampling_ratio);
+      });
 }
 
 // grad: (R, C, PH, PW) -> (N, C, H, W).
 Tensor roi_align_rotated_backward_cuda(
     const Tensor& grad, const Tensor& boxes, double spatial_scale, int64_t batch_size, int64_t channels,
     int64_t height, int64_t width, int64_t sampling_ratio) {
-  check_shape("roi_align_rotated_backward", "boxes", boxes, {-1, 6});
-  check_shape("roi_align_rotated_backward", "grad", grad, {boxes.size(0), channels, -1, -1});
-  check_same_device("roi_align_rotated_backward", grad, boxes);
-  const CudaScope scope(grad);
-  const Tensor values = as_accumulator(grad);
-  const Tensor box_values = torch::stable::contiguous(cast_to(boxes, values.scalar_type()));
-  const RoiAlignShape shape{boxes.size(0), batch_size, channels, height, width, grad.size(2), grad.size(3)};
-  Tensor grad_input = torch::stable::new_zeros(values, {batch_size, channels, height, width});
-  visit_accumulator(values.scalar_type(), [&](auto tag) {
-    using T = typename decltype(tag)::type;
-    check_launch(
-        launch_roi_align_rotated_backward<T>(
-            values.const_data_ptr<T>(), box_values.const_data_ptr<T>(), grad_input.mutable_data_ptr<T>(),
-            shape, static_cast<T>(spatial_scale), sampling_ratio, scope.stream()));
-  });
-  return cast_to(grad_input, grad.scalar_type());
+  const char* op = "roi_align_rotated_backward";
+  const RoiAlignShape shape =
+      roi_align_backward_shape(op, grad, boxes, 6, batch_size, channels, height, width);
+  const CudaScope scope(op, {&grad, &boxes});
+  return roi_align_backward(
+      grad, boxes, shape, [&]<typename T>(const T* values, const T* box_values, T* grad_input) {
+        const T scale = static_cast<T>(spatial_scale);
+        scope.run(
+            launch_roi_align_rotated_backward<T>, values, box_values, grad_input, shape, scale,
+            sampling_ratio);
+      });
 }
 
 }  // namespace

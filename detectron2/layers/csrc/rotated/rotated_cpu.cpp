@@ -3,17 +3,12 @@
 #include <iterator>
 #include <vector>
 
-#include "../common/score_order.h"
+#include "../common/suppression.h"
 #include "../common/tensor.h"
 #include "rotated_iou.h"
 
 namespace detectron2 {
 namespace {
-
-constexpr int64_t kBlock = 64;  // boxes of suppression that are decided together
-// What a thread must get before waiting for it pays.
-constexpr int64_t kPairsPerThread = 1 << 14;
-constexpr int64_t kBoxesPerThread = 1024;
 
 // boxes: (N, 5).
 std::vector<RotatedBox> prepare(const Tensor& boxes) {
@@ -53,59 +48,44 @@ Tensor box_iou_rotated_cpu(const Tensor& boxes1, const Tensor& boxes2) {
   return ious;
 }
 
-// Writes 1 to keep[order[i]] for every box of a group that no better kept box overlaps.
-void sweep(
-    const std::vector<RotatedBox>& boxes, const int64_t* order, int64_t count, double threshold,
-    uint8_t* keep) {
-  std::vector<RotatedBox> sorted;
-  sorted.reserve(count);
-  std::transform(order, order + count, std::back_inserter(sorted), [&](int64_t i) { return boxes[i]; });
-  std::vector<uint8_t> suppressed(count, 0);
-  std::vector<int64_t> survivors;
-  // A block of the best boxes is decided in order; what its survivors suppress behind it needs no order.
-  for (int64_t first = 0; first < count; first += kBlock) {
-    const int64_t last = std::min(first + kBlock, count);
-    survivors.clear();
-    for (int64_t i = first; i < last; ++i) {
-      if (suppressed[i]) {
-        continue;
-      }
-      keep[order[i]] = 1;
-      survivors.push_back(i);
-      for (int64_t j = i + 1; j < last; ++j) {
-        suppressed[j] |= rotated_iou(sorted[i], sorted[j]) > threshold;
-      }
-    }
-    torch::stable::parallel_for(last, count, kBoxesPerThread, [&](int64_t begin, int64_t end) {
-      for (int64_t j = begin; j < end; ++j) {
-        suppressed[j] = suppressed[j] || std::any_of(survivors.begin(), survivors.end(), [&](int64_t i) {
-                          return rotated_iou(sorted[i], sorted[j]) > threshold;
-                        });
-      }
-    });
+// Boxes of a group in the order of their scores.
+struct SortedRotatedBoxes {
+  static constexpr int64_t kBoxesPerBlock = 64, kBoxesPerThread = 1024, kPairsPerThread = 1 << 14;
+  std::vector<RotatedBox> boxes;
+  double threshold;
+
+  SortedRotatedBoxes(const std::vector<RotatedBox>& all, const int64_t* order, int64_t count, double limit)
+      : threshold(limit) {
+    boxes.reserve(count);
+    std::transform(order, order + count, std::back_inserter(boxes), [&](int64_t i) { return all[i]; });
   }
+
+  void suppress(int64_t i, int64_t first, int64_t last, uint8_t* suppressed) const {
+    for (int64_t j = first; j < last; ++j) {
+      suppressed[j] = suppressed[j] || rotated_iou(boxes[i], boxes[j]) > threshold;
+    }
+  }
+};
+
+// Of all boxes, or where `idxs` is given of every group of them.
+Tensor kept_rotated(const Tensor& boxes, const Tensor& scores, const Tensor* idxs, double iou_threshold) {
+  const auto prepared = prepare(boxes);
+  return kept_boxes(boxes, scores, idxs, [&](const int64_t* order, int64_t count) {
+    return SortedRotatedBoxes(prepared, order, count, iou_threshold);
+  });
 }
 
 // boxes: (N, 5), scores: (N,) -> (K,) int64 by falling score.
 Tensor nms_rotated_cpu(const Tensor& boxes, const Tensor& scores, double iou_threshold) {
   check_suppression("nms_rotated", boxes, scores, 5);
-  const auto order = order_by_score(scores);
-  std::vector<uint8_t> keep(boxes.size(0), 0);
-  sweep(prepare(boxes), order.data(), boxes.size(0), iou_threshold, keep.data());
-  return kept_indices(boxes, order, keep);
+  return kept_rotated(boxes, scores, nullptr, iou_threshold);
 }
 
 // The same within each group: idxs (N,) integer.
 Tensor batched_nms_rotated_cpu(
     const Tensor& boxes, const Tensor& scores, const Tensor& idxs, double iou_threshold) {
   check_suppression("batched_nms_rotated", boxes, scores, 5, &idxs);
-  const auto order = order_by_score(scores);
-  const auto prepared = prepare(boxes);
-  std::vector<uint8_t> keep(boxes.size(0), 0);
-  GroupedOrder(order, idxs).for_each(kPairsPerThread, [&](const int64_t* indices, int64_t count) {
-    sweep(prepared, indices, count, iou_threshold, keep.data());
-  });
-  return kept_indices(boxes, order, keep);
+  return kept_rotated(boxes, scores, &idxs, iou_threshold);
 }
 
 }  // namespace
