@@ -29,9 +29,9 @@ class LazyValue:
         raise NotImplementedError
 
 
-def _not_registered(name: str, known: list[str]) -> str:
-    hint = near(name, known, max_names=5) or f" Registered are: {', '.join(sorted(known)) or 'none'}."
-    return f"Data set {name!r} is not registered.{hint}"
+def _what_is_there(name: str, known: list[str]) -> str:
+    """A sentence, with the space before it."""
+    return near(name, known, max_names=5) or f" Registered are: {', '.join(sorted(known)) or 'none'}."
 
 
 def _is_same_loader(first: Any, second: Any) -> bool:
@@ -96,8 +96,8 @@ class _DatasetCatalog(UserDict):
         """
         if name not in self.data:
             raise UserKeyError(
-                f"{_not_registered(name, self.list())} Call DatasetCatalog.register (or a register_* helper) "
-                "before it is used."
+                f"Data set {name!r} is not registered.{_what_is_there(name, self.list())} Call "
+                "DatasetCatalog.register (or a register_* helper) before it is used."
             )
         return self.data[name]()
 
@@ -112,7 +112,7 @@ class _DatasetCatalog(UserDict):
             KeyError: no data set has this name.
         """
         if name not in self.data:
-            raise UserKeyError(_not_registered(name, self.list()))
+            raise UserKeyError(f"Data set {name!r} is not registered.{_what_is_there(name, self.list())}")
         del self.data[name]
 
     def __repr__(self) -> str:
@@ -207,7 +207,7 @@ class _MetadataCatalog(UserDict):
             KeyError: there is none under this name.
         """
         if name not in self.data:
-            raise UserKeyError(f"There is no metadata of {name!r}. {_did_you_mean(name, self.list())}")
+            raise UserKeyError(f"There is no metadata of {name!r}.{_what_is_there(name, self.list())}")
         del self.data[name]
 
     def __repr__(self) -> str:
