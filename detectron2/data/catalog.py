@@ -6,7 +6,6 @@ name to a ``Metadata`` (class names, colours, folders, ignore label ...). Regist
 
 from __future__ import annotations
 
-import difflib
 import functools
 import logging
 import types
@@ -14,7 +13,7 @@ from collections import UserDict
 from collections.abc import Callable
 from typing import Any
 
-from detectron2.utils.user_errors import UserKeyError, UserTypeError, UserValueError
+from detectron2.utils.user_errors import UserKeyError, UserTypeError, UserValueError, near
 
 logger = logging.getLogger(__name__)
 
@@ -30,11 +29,9 @@ class LazyValue:
         raise NotImplementedError
 
 
-def _did_you_mean(name: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(str(name), known, n=5, cutoff=0.6)
-    if near:
-        return f"Did you mean {', '.join(repr(n) for n in near)}?"
-    return f"Registered are: {', '.join(sorted(known)) or 'none'}."
+def _what_is_there(name: str, known: list[str]) -> str:
+    """A sentence, with the space before it."""
+    return near(name, known, max_names=5) or f" Registered are: {', '.join(sorted(known)) or 'none'}."
 
 
 def _is_same_loader(first: Any, second: Any) -> bool:
@@ -82,13 +79,12 @@ class _DatasetCatalog(UserDict):
         if not callable(func):
             raise UserTypeError(
                 f"DatasetCatalog.register({name!r}, func): func must be a function that returns the data "
-                "set, "
-                f"got {type(func).__name__}. Wrap a list as `lambda: my_list`."
+                f"set, got {type(func).__name__}. Wrap a list as `lambda: my_list`."
             )
         if name in self.data and not _is_same_loader(self.data[name], func):
             raise UserValueError(
-                f"Data set {name!r} is already registered with another function. "
-                f"Use another name, or call DatasetCatalog.remove({name!r}) first."
+                f"Data set {name!r} is already registered with another function. Use another name, or "
+                f"call DatasetCatalog.remove({name!r}) first."
             )
         self.data[name] = func
 
@@ -100,8 +96,8 @@ class _DatasetCatalog(UserDict):
         """
         if name not in self.data:
             raise UserKeyError(
-                f"Data set {name!r} is not registered. {_did_you_mean(name, self.list())} "
-                "Call DatasetCatalog.register (or a register_* helper) before it is used."
+                f"Data set {name!r} is not registered.{_what_is_there(name, self.list())} Call "
+                "DatasetCatalog.register (or a register_* helper) before it is used."
             )
         return self.data[name]()
 
@@ -116,7 +112,7 @@ class _DatasetCatalog(UserDict):
             KeyError: no data set has this name.
         """
         if name not in self.data:
-            raise UserKeyError(f"Data set {name!r} is not registered. {_did_you_mean(name, self.list())}")
+            raise UserKeyError(f"Data set {name!r} is not registered.{_what_is_there(name, self.list())}")
         del self.data[name]
 
     def __repr__(self) -> str:
@@ -144,9 +140,9 @@ class Metadata(types.SimpleNamespace):
     def __getattr__(self, key: str) -> Any:
         known = [k for k in self.__dict__ if k != "name"]
         raise AttributeError(
-            f"Metadata of data set {self.name!r} has no {key!r}. It has: "
-            f"{', '.join(sorted(known)) or 'nothing yet'}. "
-            f"Set it with MetadataCatalog.get({self.name!r}).set({key}=...)."
+            f"Metadata of data set {self.name!r} has no {key!r}.{near(key, known)} It has: "
+            f"{', '.join(sorted(known)) or 'nothing yet'}. Set it with "
+            f"MetadataCatalog.get({self.name!r}).set({key}=...)."
         )
 
     def __setattr__(self, key: str, value: Any) -> None:
@@ -211,7 +207,7 @@ class _MetadataCatalog(UserDict):
             KeyError: there is none under this name.
         """
         if name not in self.data:
-            raise UserKeyError(f"There is no metadata of {name!r}. {_did_you_mean(name, self.list())}")
+            raise UserKeyError(f"There is no metadata of {name!r}.{_what_is_there(name, self.list())}")
         del self.data[name]
 
     def __repr__(self) -> str:

@@ -8,15 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from enum import IntEnum, unique
-from typing import Any
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from detectron2.utils.user_errors import UserFloatingPointError, UserNotImplementedError, UserValueError
+from detectron2.utils.user_errors import (
+    UserFloatingPointError,
+    UserNotImplementedError,
+    UserTypeError,
+    UserValueError,
+)
 
-from .rows import as_box_tensor, cat_tensors, pick_rows
+from .rows import TensorRows, cat_tensors
 
 RawBox = list[float] | tuple[float, ...] | Tensor | np.ndarray
 """One box of 4 or 5 numbers, or an array or tensor of N of them."""
@@ -111,27 +116,54 @@ _CONVERSIONS: dict[tuple[BoxMode, BoxMode], Callable[[Tensor], Tensor]] = {
 }
 
 
-class Boxes:
+AnyBoxes = TypeVar("AnyBoxes", bound="Boxes")
+
+
+class Boxes(TensorRows):
     """The boxes of one image.
 
     Attributes:
-        tensor: (N, 4) float.
+        tensor: (N, box_dim) float.
+        box_dim: numbers per box: 4, and 5 for `RotatedBoxes`.
     """
+
+    box_dim: ClassVar[int] = 4
 
     def __init__(self, tensor: Tensor) -> None:
         """
         Args:
-            tensor: (N, 4); anything else that torch.as_tensor takes becomes float32 on the CPU.
+            tensor: (N, box_dim); anything else that torch.as_tensor takes becomes float32 on the CPU.
         """
-        self.tensor = as_box_tensor(tensor, 4)
+        super().__init__(_as_box_tensor(tensor, self.box_dim))
 
-    def clone(self) -> Boxes:
+    def clone(self: AnyBoxes) -> AnyBoxes:
         """Copy the boxes."""
-        return Boxes(self.tensor.clone())
+        return type(self)(self.tensor.clone())
 
-    def to(self, device: torch.device | str) -> Boxes:
+    def to(self: AnyBoxes, device: torch.device | str) -> AnyBoxes:
         """Return the boxes on `device`."""
-        return Boxes(self.tensor.to(device=device))
+        return type(self)(self.tensor.to(device=device))
+
+    @classmethod
+    def cat(cls: type[AnyBoxes], boxes_list: Sequence[Boxes]) -> AnyBoxes:
+        """Concatenate the boxes of a list or tuple, which may be empty.
+
+        Raises:
+            TypeError: the list holds something else, as upright boxes among rotated ones.
+        """
+        for boxes in boxes_list:
+            if isinstance(boxes, Boxes) and boxes.box_dim != cls.box_dim:
+                raise UserTypeError(
+                    f"expected only {cls.__name__} to concatenate, got {type(boxes).__name__}"
+                )
+        return cls(cat_tensors(boxes_list, Boxes, torch.empty(0, cls.box_dim)))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.tensor})"
+
+    def __iter__(self) -> Iterator[Tensor]:
+        """Yield one (box_dim,) tensor per box."""
+        yield from self.tensor
 
     def area(self) -> Tensor:
         """Return (N,) areas."""
@@ -162,16 +194,6 @@ class Boxes:
         width, height = _sizes(self.tensor)
         return (width > threshold) & (height > threshold)
 
-    def __getitem__(self, item: int | slice | Tensor | Any) -> Boxes:
-        """Pick boxes by an index, a slice, or a tensor of indices or bool; an index gives one box."""
-        return Boxes(pick_rows(self.tensor, item, "Boxes"))
-
-    def __len__(self) -> int:
-        return self.tensor.shape[0]
-
-    def __repr__(self) -> str:
-        return f"Boxes({self.tensor})"
-
     def inside_box(self, box_size: tuple[int, int], boundary_threshold: int = 0) -> Tensor:
         """Tell which boxes lie in the image.
 
@@ -196,19 +218,18 @@ class Boxes:
         self.tensor[:, 0::2] *= scale_x
         self.tensor[:, 1::2] *= scale_y
 
-    @classmethod
-    def cat(cls, boxes_list: Sequence[Boxes]) -> Boxes:
-        """Concatenate the boxes of a list or tuple, which may be empty."""
-        return cls(cat_tensors(boxes_list, Boxes, width=4))
 
-    @property
-    def device(self) -> torch.device:
-        """Device of the tensor."""
-        return self.tensor.device
-
-    def __iter__(self) -> Iterator[Tensor]:
-        """Yield one (4,) tensor per box."""
-        yield from self.tensor
+def _as_box_tensor(values: Any, box_dim: int) -> Tensor:
+    """Check and complete what a constructor of boxes was given; a tensor keeps its device."""
+    if isinstance(values, Tensor):
+        tensor = values.float()
+    else:
+        tensor = torch.as_tensor(values, dtype=torch.float32, device="cpu")
+    if (tensor.ndim != 2 or tensor.shape[-1] != box_dim) and tensor.numel() == 0:
+        return tensor.reshape(-1, box_dim)
+    if tensor.ndim != 2 or tensor.shape[-1] != box_dim:
+        raise UserValueError(f"expected boxes of shape (N, {box_dim}), got {tuple(tensor.shape)}")
+    return tensor
 
 
 def _sizes(boxes: Tensor) -> tuple[Tensor, Tensor]:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from difflib import get_close_matches
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from detectron2.utils.user_errors import UserNotImplementedError, UserTypeError, UserValueError
+from detectron2.utils.user_errors import UserNotImplementedError, UserTypeError, UserValueError, near
 
 _RESERVED = ("_image_size", "_fields")
 
@@ -56,9 +55,9 @@ class Instances:
             raise AttributeError(name)
         if name in self._fields:
             return self._fields[name]
-        near = get_close_matches(name, self._fields, n=2)
-        hint = f"; did you mean {' or '.join(near)}?" if near else ""
-        raise AttributeError(f"these Instances have no field {name!r}, only {sorted(self._fields)}{hint}")
+        raise AttributeError(
+            f"these Instances have no field {name!r}, only {sorted(self._fields)}.{near(name, self._fields)}"
+        )
 
     def set(self, name: str, value: Any) -> None:
         """Add or replace a field.

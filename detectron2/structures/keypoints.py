@@ -16,8 +16,10 @@ from torch.nn import functional as F
 
 from detectron2.utils.user_errors import UserTypeError, UserValueError
 
+from .rows import TensorRows
 
-class Keypoints:
+
+class Keypoints(TensorRows):
     """The keypoints of the instances of one image.
 
     Visibility is 0 for not labelled, 1 for labelled but hidden, 2 for visible.
@@ -35,19 +37,11 @@ class Keypoints:
         tensor = torch.as_tensor(keypoints, dtype=torch.float32, device=device)
         if tensor.ndim != 3 or tensor.shape[2] != 3:
             raise UserValueError(f"expected keypoints of shape (N, K, 3), got {tuple(tensor.shape)}")
-        self.tensor = tensor
-
-    def __len__(self) -> int:
-        return self.tensor.shape[0]
+        super().__init__(tensor)
 
     def to(self, *args: Any, **kwargs: Any) -> Keypoints:
         """Return the keypoints moved by torch's `to`."""
         return Keypoints(self.tensor.to(*args, **kwargs))
-
-    @property
-    def device(self) -> torch.device:
-        """Device of the tensor."""
-        return self.tensor.device
 
     def to_heatmap(self, boxes: Tensor, heatmap_size: int) -> tuple[Tensor, Tensor]:
         """Find the cell of each keypoint in the heatmap of its instance's box.
@@ -61,10 +55,6 @@ class Keypoints:
             (N, K) int64, 1 where the keypoint is labelled and lies in the box.
         """
         return _keypoints_to_heatmap(self.tensor, boxes, heatmap_size)
-
-    def __getitem__(self, item: int | slice | Tensor | Any) -> Keypoints:
-        """Pick instances by an index, a slice, or a tensor of indices or bool; an index gives one."""
-        return Keypoints(self.tensor[[item] if isinstance(item, int) else item])
 
     def __repr__(self) -> str:
         return f"Keypoints(num_instances={len(self)}, num_keypoints={self.tensor.shape[1]})"

@@ -24,10 +24,10 @@ from .polygons import as_polygons
 from .polygons import polygon_area as polygon_area
 from .polygons import polygons_to_bitmask as polygons_to_bitmask
 from .polygons import rasterize_polygons_within_box as rasterize_polygons_within_box
-from .rows import cat_tensors, pick_rows
+from .rows import TensorRows, cat_tensors
 
 
-class BitMasks:
+class BitMasks(TensorRows):
     """The masks of one image's instances, as bitmaps of the whole image.
 
     Attributes:
@@ -44,21 +44,12 @@ class BitMasks:
             tensor = torch.as_tensor(np.asarray(tensor), device="cpu")
         if tensor.ndim != 3:
             raise UserValueError(f"expected masks of shape (N, H, W), got {tuple(tensor.shape)}")
-        self.tensor = tensor.to(torch.bool)
+        super().__init__(tensor.to(torch.bool))
         self.image_size = tuple(tensor.shape[1:])
 
     def to(self, *args: Any, **kwargs: Any) -> BitMasks:
         """Return the masks moved by torch's `to`."""
         return BitMasks(self.tensor.to(*args, **kwargs))
-
-    @property
-    def device(self) -> torch.device:
-        """Device of the tensor."""
-        return self.tensor.device
-
-    def __getitem__(self, item: int | slice | Tensor | Any) -> BitMasks:
-        """Pick masks by an index, a slice, or a tensor of indices or bool; an index gives one mask."""
-        return BitMasks(pick_rows(self.tensor, item, "BitMasks"))
 
     def __iter__(self) -> Iterator[Tensor]:
         """Yield one (H, W) tensor per mask."""
@@ -66,9 +57,6 @@ class BitMasks:
 
     def __repr__(self) -> str:
         return f"BitMasks(num_instances={len(self)}, image_size={self.image_size})"
-
-    def __len__(self) -> int:
-        return self.tensor.shape[0]
 
     def nonempty(self) -> Tensor:
         """Return (N,) bool: does the mask have any pixel?"""
@@ -138,7 +126,7 @@ class BitMasks:
         """Concatenate the masks of a list or tuple with at least one entry, all of one image size."""
         if not bitmasks_list:
             raise UserValueError("there are no BitMasks to concatenate")
-        return type(bitmasks_list[0])(cat_tensors(bitmasks_list, BitMasks, width=0))
+        return type(bitmasks_list[0])(cat_tensors(bitmasks_list, BitMasks, torch.empty(0, 0, 0)))
 
 
 class PolygonMasks:
@@ -239,7 +227,7 @@ class PolygonMasks:
         return _from_checked(list(itertools.chain.from_iterable(entry.polygons for entry in polymasks_list)))
 
 
-class ROIMasks:
+class ROIMasks(TensorRows):
     """Masks inside boxes, as a mask head predicts them.
 
     Attributes:
@@ -253,23 +241,11 @@ class ROIMasks:
         """
         if tensor.ndim != 3:
             raise UserValueError(f"expected masks of shape (N, S, S), got {tuple(tensor.shape)}")
-        self.tensor = tensor
+        super().__init__(tensor)
 
     def to(self, device: torch.device | str) -> ROIMasks:
         """Return the masks on `device`."""
         return ROIMasks(self.tensor.to(device))
-
-    @property
-    def device(self) -> torch.device:
-        """Device of the tensor."""
-        return self.tensor.device
-
-    def __len__(self) -> int:
-        return self.tensor.shape[0]
-
-    def __getitem__(self, item: int | slice | Tensor | Any) -> ROIMasks:
-        """Pick masks by an index, a slice, or a tensor of indices or bool; an index gives one mask."""
-        return ROIMasks(pick_rows(self.tensor, item, "ROIMasks"))
 
     def __repr__(self) -> str:
         return f"ROIMasks(num_instances={len(self)}, mask_size={tuple(self.tensor.shape[1:])})"

@@ -30,7 +30,8 @@ def ids_from_colors(colors: np.ndarray) -> np.ndarray:
             f"a panoptic PNG has shape (H, W, 3) and 8 bits a channel, got {colors.shape} {colors.dtype}"
         )
     red, green, blue = (colors[:, :, channel].astype(np.int32) for channel in range(3))
-    return red + (green << 8) + (blue << 16)
+    ids: np.ndarray = red + (green << 8) + (blue << 16)
+    return ids
 
 
 def colors_from_ids(ids: np.ndarray) -> np.ndarray:

@@ -26,7 +26,7 @@ def _library() -> ModuleType:
     """What does the work. Most programs see no code at all, so importing the package does not load it."""
     from hotcoco import mask
 
-    return mask  # type: ignore[no-any-return]  # a module without type information
+    return mask
 
 
 def encode(masks: Tensor | np.ndarray) -> list[Rle]:

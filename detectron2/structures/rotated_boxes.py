@@ -7,16 +7,12 @@ degrees; the angle turns counter-clockwise on the screen. Box (cx, cy, w, h, a) 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from detectron2.layers.rotated_boxes import pairwise_iou_rotated
 
 from .boxes import Boxes
-from .rows import as_box_tensor, cat_tensors, pick_rows
 
 
 class RotatedBoxes(Boxes):
@@ -26,20 +22,11 @@ class RotatedBoxes(Boxes):
         tensor: (N, 5) float.
     """
 
-    def __init__(self, tensor: Tensor) -> None:
-        """
-        Args:
-            tensor: (N, 5); anything else that torch.as_tensor takes becomes float32 on the CPU.
-        """
-        self.tensor = as_box_tensor(tensor, 5)
-
-    def clone(self) -> RotatedBoxes:
-        """Copy the boxes."""
-        return RotatedBoxes(self.tensor.clone())
+    box_dim = 5
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> RotatedBoxes:
         """Return the boxes on `device`."""
-        return RotatedBoxes(self.tensor.to(device=device, non_blocking=non_blocking))
+        return type(self)(self.tensor.to(device=device, non_blocking=non_blocking))
 
     def area(self) -> Tensor:
         """Return (N,) areas."""
@@ -71,16 +58,6 @@ class RotatedBoxes(Boxes):
     def nonempty(self, threshold: float = 0.0) -> Tensor:
         """Return (N,) bool: are both width and height greater than `threshold`?"""
         return (self.tensor[:, 2:4] > threshold).all(dim=1)
-
-    def __getitem__(self, item: int | slice | Tensor | Any) -> RotatedBoxes:
-        """Pick boxes by an index, a slice, or a tensor of indices or bool; an index gives one box."""
-        return RotatedBoxes(pick_rows(self.tensor, item, "RotatedBoxes"))
-
-    def __len__(self) -> int:
-        return self.tensor.shape[0]
-
-    def __repr__(self) -> str:
-        return f"RotatedBoxes({self.tensor})"
 
     def inside_box(self, box_size: tuple[int, int], boundary_threshold: int = 0) -> Tensor:
         """Tell which boxes lie in the image with all their corners.
@@ -115,20 +92,6 @@ class RotatedBoxes(Boxes):
         self.tensor[:, 2] *= torch.hypot(scale_x * cos, scale_y * sin)
         self.tensor[:, 3] *= torch.hypot(scale_x * sin, scale_y * cos)
         self.tensor[:, 4] = torch.rad2deg(torch.atan2(scale_x * sin, scale_y * cos))
-
-    @classmethod
-    def cat(cls, boxes_list: Sequence[RotatedBoxes]) -> RotatedBoxes:  # type: ignore[override]
-        """Concatenate the boxes of a list or tuple, which may be empty."""
-        return cls(cat_tensors(boxes_list, RotatedBoxes, width=5))
-
-    @property
-    def device(self) -> torch.device:
-        """Device of the tensor."""
-        return self.tensor.device
-
-    def __iter__(self) -> Iterator[Tensor]:
-        """Yield one (5,) tensor per box."""
-        yield from self.tensor
 
 
 def pairwise_iou(boxes1: RotatedBoxes, boxes2: RotatedBoxes) -> Tensor:

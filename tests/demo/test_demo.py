@@ -108,9 +108,8 @@ def test_inputs_are_never_overwritten(demo: ModuleType, config_file: str, pictur
 
 def test_pictures_of_one_name_are_kept_apart(demo: ModuleType) -> None:
     planned = demo.plan_outputs(["x/a.jpg", "y/a.jpg", "z/A.JPG", "w/b.gif"], "out")
-    assert list(planned.values()) == ["out/a.jpg", "out/a_2.jpg", "out/A_2.JPG", "out/b.jpg"] or (
-        len({str(v).lower() for v in planned.values()}) == 4
-    )
+    # Some file systems do not tell a from A: names differ without their case.
+    assert list(planned.values()) == ["out/a.jpg", "out/a_2.jpg", "out/A_3.JPG", "out/b.jpg"]
 
 
 def test_cuda_is_left_for_the_cpu_where_it_is_not_there(

@@ -132,6 +132,7 @@ def test_ground_truth_scores_100(dataset: str) -> None:
 def test_a_json_file_may_hold_rotated_boxes(dataset: str, tmp_path: Path) -> None:
     convert_to_coco_json(dataset, str(tmp_path / "rotated.json"))
     loaded = load_coco_json(tmp_path / "rotated.json", "")
+    assert any(record["annotations"] for record in loaded)
     for record, source in zip(loaded, DatasetCatalog.get(dataset), strict=True):
         assert [a["bbox"] for a in record["annotations"]] == [a["bbox"] for a in source["annotations"]]
         assert all(a["bbox_mode"] == BoxMode.XYWHA_ABS for a in record["annotations"])

@@ -34,7 +34,7 @@ def test_fields_are_attributes() -> None:
 
 
 def test_a_missing_field_names_those_that_are_there() -> None:
-    with pytest.raises(AttributeError, match="no field 'gt_box'.*did you mean gt_boxes"):
+    with pytest.raises(AttributeError, match="no field 'gt_box'.*Did you mean gt_boxes"):
         _ = make_instances().gt_box
     assert getattr(make_instances(), "classes", None) is None
 

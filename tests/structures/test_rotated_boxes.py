@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from detectron2.structures import pairwise_iou_rotated
+from detectron2.structures.boxes import Boxes
 from detectron2.structures.rotated_boxes import RotatedBoxes, pairwise_iou
 
 
@@ -30,6 +31,10 @@ def test_construction_and_indexing() -> None:
     assert RotatedBoxes([]).tensor.shape == (0, 5) and len(RotatedBoxes.cat([])) == 0
     assert len(RotatedBoxes.cat([boxes, boxes[:1]])) == 5
     assert isinstance(RotatedBoxes.cat([boxes]), RotatedBoxes)
+    upright = Boxes(torch.zeros(1, 4))
+    for kind, mixed in ((RotatedBoxes, [boxes, upright]), (Boxes, [upright, boxes])):
+        with pytest.raises(TypeError, match=f"expected only {kind.__name__} to concatenate, got "):
+            kind.cat(mixed)
     assert [tuple(box.shape) for box in boxes[:2]] == [(5,), (5,)]
     assert boxes.to("cpu").clone().device.type == "cpu" and "RotatedBoxes" in repr(boxes)
     with pytest.raises(ValueError, match=r"\(N, 5\)"):

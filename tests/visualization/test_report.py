@@ -45,7 +45,8 @@ def report(tmp_path: Path) -> Report:
 def test_page_loads_nothing_from_elsewhere(report: Report) -> None:
     page = report.to_html()
     assert "http" not in page and "<script" not in page and "<link" not in page
-    assert all(source.startswith("data:") for source in re.findall(r'src="([^"]*)"', page))
+    sources = re.findall(r'src="([^"]*)"', page)
+    assert sources and all(source.startswith("data:") for source in sources)
 
 
 def test_page_is_balanced_and_escaped(report: Report) -> None:

@@ -151,8 +151,10 @@ def test_instances_are_drawn_in_every_mode_and_size(
     picture: np.ndarray, metadata: Metadata, mode: ColorMode, scale: float
 ) -> None:
     visualizer = Visualizer(picture, metadata, scale=scale, instance_mode=mode)
+    blank = visualizer.get_output().get_image().copy()
     image = visualizer.draw_instance_predictions(_predictions(3)).get_image()
     assert image.shape == (int(HEIGHT * scale), int(WIDTH * scale), 3) and image.dtype == np.uint8
+    assert (image != blank).any(axis=2).mean() > 0.02
 
 
 def test_grey_mode_keeps_colour_inside_masks_alone(picture: np.ndarray, metadata: Metadata) -> None:

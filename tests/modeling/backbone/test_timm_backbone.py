@@ -153,6 +153,7 @@ def test_first_parts_are_frozen(timm: SimpleNamespace, freeze_at: int, stem: int
 def test_batch_norms_stay_as_they_are_loaded(timm: SimpleNamespace) -> None:
     backbone = build_backbone(make_cfg("MODEL.BACKBONE.FREEZE_AT", 0)).train()
     norms = [m for m in backbone.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert norms
     before = [norm.running_mean.clone() for norm in norms]
     backbone(torch.randn(2, 3, 64, 64))["p2"].sum().backward()
     assert all(torch.equal(norm.running_mean, mean) for norm, mean in zip(norms, before))

@@ -13,7 +13,13 @@ from detectron2.modeling.meta_arch.semantic_seg import SemSegFPNHead
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 
-ALL = ["GeneralizedRCNN", "PanopticFPN", "ProposalNetwork", "SemanticSegmentor"]
+OUTPUTS = {
+    "GeneralizedRCNN": {"instances"},
+    "PanopticFPN": {"sem_seg", "instances", "panoptic_seg"},
+    "ProposalNetwork": {"proposals"},
+    "SemanticSegmentor": {"sem_seg"},
+}
+ALL = list(OUTPUTS)
 
 
 def make(cfg: Any) -> Any:
@@ -139,6 +145,7 @@ def test_testing_returns_results_of_the_size_asked_for(
     assert len(results) == len(sizes)
     for result, (h, w) in zip(results, sizes):
         size = (3 * h, 2 * w)
+        assert set(result) == OUTPUTS[name]
         if "sem_seg" in result:
             assert result["sem_seg"].shape == (4, *size)
         if "instances" in result:
@@ -191,6 +198,7 @@ def test_mixed_precision(
         losses = train_step(model, [make_input(2), make_input(0)])
         with torch.no_grad():
             (result,) = model.eval()([make_input(2)])
+    assert set(result) == OUTPUTS[name]
     assert all(loss.dtype == torch.float32 and loss.isfinite() for loss in losses.values())
     for key in ("instances", "proposals"):
         if key in result:
