@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
 import sys
@@ -12,7 +13,7 @@ from typing import IO, Any
 
 from detectron2.utils.file_io import PathManager
 
-from .user_errors import UserValueError
+from .user_errors import UserValueError, is_for_user
 
 __all__ = [
     "create_small_table",
@@ -52,8 +53,19 @@ class _Formatter(logging.Formatter):
         return text
 
 
-class _StdoutHandler(logging.StreamHandler):
-    """Write to whatever `sys.stdout` is at the moment, so that a replaced stdout is followed.""" ""
+class _ConsoleFormatter(_Formatter):
+    """Leave out the traceback of an error that the user can mend: the message says what to do."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        error = record.exc_info[1] if record.exc_info else None
+        if error is not None and is_for_user(error):
+            record = copy.copy(record)  # other handlers see the same record, and write all of it
+            record.exc_info = record.exc_text = None
+        return super().format(record)
+
+
+class _StdoutHandler(logging.StreamHandler):  # type: ignore[type-arg]  # not subscriptable in Python 3.10
+    """Write to whatever `sys.stdout` is at the moment, so that a replaced stdout is followed."""
 
     def __init__(self) -> None:
         logging.Handler.__init__(self)
@@ -130,8 +142,9 @@ def _add_handler(logger: logging.Logger, handler: logging.Handler, abbrev_name: 
     if colored:  # the formatter writes levels from warning on itself, in colour
         prefix = _paint("[%(asctime)s %(name)s]:", "green")
     handler.setLevel(logging.DEBUG)
+    kind = _ConsoleFormatter if isinstance(handler, _StdoutHandler) else _Formatter
     handler.setFormatter(
-        _Formatter(f"{prefix} %(message)s", root_name=logger.name, abbrev_name=abbrev_name, colored=colored)
+        kind(f"{prefix} %(message)s", root_name=logger.name, abbrev_name=abbrev_name, colored=colored)
     )
     logger.addHandler(handler)
 

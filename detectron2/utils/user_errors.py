@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import itertools
+import logging
 import os
 import sys
 from collections.abc import Iterable, Iterator
@@ -73,15 +74,33 @@ class UserFloatingPointError(UserError, FloatingPointError):
 def exit_on_user_error() -> Iterator[None]:
     """End the program with status 2 and the error's message, where the error is for the user and not a bug.
 
-    Everything else keeps its traceback.
+    Everything else keeps its traceback. The log files, if there are any by then, get the traceback of both.
     """
     try:
         yield
     except Exception as error:
+        _write_to_log_files(error)
         if not is_for_user(error):
             raise
         sys.stderr.write(f"error: {describe_error(error)}\n")
         raise SystemExit(_EXIT_STATUS) from error
+
+
+def _write_to_log_files(error: Exception) -> None:
+    """Leave the traceback where a run can be looked into later, and keep it from the console."""
+    logger = logging.getLogger("detectron2")
+    record = logger.makeRecord(
+        __name__,
+        logging.ERROR,
+        __file__,
+        0,
+        "The program ends: %s",
+        (describe_error(error),),
+        (type(error), error, error.__traceback__),
+    )
+    for handler in logger.handlers:
+        if isinstance(handler, logging.FileHandler):
+            handler.handle(record)
 
 
 def describe_error(error: BaseException) -> str:

@@ -79,6 +79,71 @@ class FixedTrainerFromBatch3(FixedTrainer):
     first_batch = 3
 
 
+class OwnStep(SimpleTrainer):
+    """Writes the step out, as many users do."""
+
+    written: list[tuple[int, str]]
+
+    def run_step(self) -> None:
+        loss_dict = self.model(next(self._data_loader_iter))
+        self.optimizer.zero_grad()
+        sum(loss_dict.values()).backward()
+        self.after_backward()
+        self._write_metrics(loss_dict, 0.25)
+        self.optimizer.step()
+
+    def _write_metrics(self, loss_dict: Any, data_time: float, prefix: str = "") -> None:
+        self.written.append((self.iter, prefix))
+        super()._write_metrics(loss_dict, data_time, prefix)
+
+
+class OwnStepTrainer(FixedTrainer):
+    """Replaces the inner trainer behind the constructor's back, and adds a hook before the writers."""
+
+    def __init__(self, cfg: CfgNode) -> None:
+        super().__init__(cfg)
+        own = OwnStep(self.model, self.data_loader, self.optimizer)
+        own.written = []
+        self._trainer = own
+
+    def build_hooks(self) -> list[HookBase | None]:
+        found = super().build_hooks()
+        found.insert(-1, hooks.CallbackHook(after_step=lambda trainer: self.ended.append(trainer.iter)))
+        return found
+
+    def build_writers(self) -> list[Any]:
+        self.ended: list[int] = []
+        return super().build_writers()
+
+
+def test_subclasses_with_a_step_of_their_own_train_to_the_same_bits(tiny_cfg: CfgNode) -> None:
+    gradients: list[int] = []
+
+    class SeesGradients(HookBase):
+        def after_backward(self) -> None:
+            gradients.append(self.trainer.iter)
+
+    usual = train(tiny_cfg, cls=FixedTrainer)
+    torch.manual_seed(0)
+    own = OwnStepTrainer(tiny_cfg)
+    own.register_hooks([SeesGradients()])
+    own.train()
+    assert equal_weights(weights_of(usual.model), weights_of(own.model))
+    for name in ("loss_number", "total_loss"):
+        assert own.storage.history(name).values() == usual.storage.history(name).values()
+    assert own.storage.latest()["data_time"] == (0.25, 5)
+    assert own._trainer.written == [(iteration, "") for iteration in range(6)]
+    assert own.ended == gradients == list(range(6))
+
+
+def test_delayed_losses_of_the_last_step_are_written_by_the_outer_trainer(tiny_cfg: CfgNode) -> None:
+    torch.manual_seed(0)
+    trainer = TinyTrainer(tiny_cfg)
+    trainer._trainer.async_write_metrics = True
+    trainer.train()
+    assert [iteration for _, iteration in trainer.storage.history("loss_number").values()] == [*range(6)]
+
+
 @pytest.mark.parametrize("dtype", ["", "bfloat16"])
 def test_resumed_run_equals_an_uninterrupted_one(tiny_cfg: CfgNode, dtype: str) -> None:
     tiny_cfg.SOLVER.AMP.ENABLED = bool(dtype)

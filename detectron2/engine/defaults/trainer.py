@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import weakref
 from collections import OrderedDict
@@ -16,6 +15,7 @@ from detectron2.checkpoint.detection_checkpoint import DetectionCheckpointer
 from detectron2.config.config.node import CfgNode
 from detectron2.data.build.loaders import build_detection_test_loader, build_detection_train_loader
 from detectron2.engine.defaults.run_notes import describe_run
+from detectron2.engine.defaults.scaling import scale_to_processes
 from detectron2.engine.defaults.setup import create_ddp_model, default_writers
 from detectron2.engine.evaluators import build_evaluator
 from detectron2.engine.hooks.checkpoints import PeriodicCheckpointer
@@ -24,7 +24,9 @@ from detectron2.engine.hooks.precise_bn import PreciseBN, find_training_batch_no
 from detectron2.engine.hooks.schedule import LRScheduler
 from detectron2.engine.hooks.timing import IterationTimer
 from detectron2.engine.hooks.writing import PeriodicWriter
-from detectron2.engine.train_loop import AMPTrainer, HookBase, SimpleTrainer, TrainerBase
+from detectron2.engine.train_loop.amp_trainer import AMPTrainer
+from detectron2.engine.train_loop.base import HookBase, TrainerBase
+from detectron2.engine.train_loop.simple_trainer import SimpleTrainer
 from detectron2.evaluation.evaluator import DatasetEvaluator, inference_on_dataset
 from detectron2.evaluation.testing import print_csv_format, verify_results
 from detectron2.layers.batch_norm import FrozenBatchNorm2d
@@ -85,8 +87,53 @@ class DefaultTrainer(TrainerBase):
         self.max_iter = cfg.SOLVER.MAX_ITER
         self.cfg = cfg
         self._last_eval_results: Mapping[str, Any] = {}
-        self._relay = _AfterBackwardRelay(weakref.proxy(self))
         self.register_hooks(self.build_hooks())
+
+    @staticmethod
+    def auto_scale_workers(cfg: CfgNode, num_workers: int) -> CfgNode:
+        """Fit a config that was written for `SOLVER.REFERENCE_WORLD_SIZE` processes to another number.
+
+        Args:
+            cfg: the config; one with `REFERENCE_WORLD_SIZE: 0` is returned as it is.
+            num_workers: number of processes; images per process stay, and the batch, the learning rate and
+                all lengths in iterations follow.
+
+        Returns:
+            A new config, with `REFERENCE_WORLD_SIZE` equal to `num_workers`.
+        """
+        return scale_to_processes(cfg, num_workers)
+
+    @classmethod
+    def build_model(cls, cfg: CfgNode) -> nn.Module:
+        """Make the model on its device, with random weights."""
+        model = build_model(cfg)
+        logger.info("Model:\n%s", model)
+        return model
+
+    @classmethod
+    def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
+        """Make the optimizer."""
+        return build_optimizer(cfg, model)
+
+    @classmethod
+    def build_lr_scheduler(cls, cfg: CfgNode, optimizer: torch.optim.Optimizer) -> Any:
+        """Make the learning rate schedule."""
+        return build_lr_scheduler(cfg, optimizer)
+
+    @classmethod
+    def build_train_loader(cls, cfg: CfgNode) -> Iterable[Any]:
+        """Make the endless loader of training batches."""
+        return build_detection_train_loader(cfg)
+
+    @classmethod
+    def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Iterable[Any]:
+        """Make the loader of one test set."""
+        return build_detection_test_loader(cfg, dataset_name)
+
+    @classmethod
+    def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
+        """Make the evaluator of one test set, by default the one that its metadata names."""
+        return build_evaluator(cfg, dataset_name)
 
     @property
     def model(self) -> nn.Module:
@@ -102,39 +149,6 @@ class DefaultTrainer(TrainerBase):
     def optimizer(self) -> torch.optim.Optimizer:
         """The optimizer."""
         return self._trainer.optimizer  # type: ignore[attr-defined]
-
-    def resume_or_load(self, resume: bool = True) -> None:
-        """Load weights, and with `resume` continue the run whose last checkpoint lies in the output folder.
-
-        Args:
-            resume: whether to look for such a checkpoint. Without one, as with False, only the weights of
-                `MODEL.WEIGHTS` are loaded, and training starts at iteration 0.
-        """
-        has_checkpoint = self.checkpointer.has_checkpoint()
-        if resume and not has_checkpoint:
-            logger.info("No checkpoint in %s to resume from: starting at iteration 0.", self.cfg.OUTPUT_DIR)
-        elif has_checkpoint and not resume:
-            logger.info(
-                "There is a checkpoint of an earlier run in %s. This run starts anew; --resume would "
-                "continue.",
-                self.cfg.OUTPUT_DIR,
-            )
-        self._warn_of_random_frozen_norms(will_resume=resume and has_checkpoint)
-        self.checkpointer.resume_or_load(self.cfg.MODEL.WEIGHTS, resume=resume)
-        if resume and has_checkpoint:
-            # The stored iteration was finished.
-            self.start_iter = self.iter + 1
-
-    def _warn_of_random_frozen_norms(self, will_resume: bool) -> None:
-        """Say that random weights behind constant norms, which rescale nothing, all but surely diverge."""
-        if self.cfg.MODEL.WEIGHTS or will_resume or self.cfg.MODEL.RESNETS.NORM != "FrozenBN":
-            return
-        if any(isinstance(module, FrozenBatchNorm2d) for module in self.model.modules()):
-            logger.warning(
-                "MODEL.WEIGHTS is empty, so training starts from random weights, and MODEL.RESNETS.NORM "
-                "FrozenBN keeps their activations as large as they are: expect a diverging loss. Give "
-                "pre-trained weights, or set MODEL.RESNETS.NORM BN and MODEL.BACKBONE.FREEZE_AT 0."
-            )
 
     def build_hooks(self) -> list[HookBase | None]:
         """Make the hooks of a run, in the order in which they are called.
@@ -175,6 +189,29 @@ class DefaultTrainer(TrainerBase):
         """Make the writers that publish metrics; see `default_writers`."""
         return default_writers(self.cfg.OUTPUT_DIR, self.max_iter)
 
+    def resume_or_load(self, resume: bool = True) -> None:
+        """Load weights, and with `resume` continue the run whose last checkpoint lies in the output folder.
+
+        Args:
+            resume: whether to look for such a checkpoint. Without one, as with False, only the weights of
+                `MODEL.WEIGHTS` are loaded, and training starts at iteration 0.
+        """
+        has_checkpoint = self.checkpointer.has_checkpoint()
+        if resume and not has_checkpoint:
+            logger.info("No checkpoint in %s to resume from: starting at iteration 0.", self.cfg.OUTPUT_DIR)
+        elif has_checkpoint and not resume:
+            logger.info(
+                "There is a checkpoint of an earlier run in %s. This run starts anew; --resume would "
+                "continue.",
+                self.cfg.OUTPUT_DIR,
+            )
+        if not (self.cfg.MODEL.WEIGHTS or (resume and has_checkpoint)):
+            _warn_of_random_frozen_norms(self.cfg, self.model)
+        self.checkpointer.resume_or_load(self.cfg.MODEL.WEIGHTS, resume=resume)
+        if resume and has_checkpoint:
+            # The stored iteration was finished.
+            self.start_iter = self.iter + 1
+
     def train(self) -> Mapping[str, Any]:  # type: ignore[override]  # the iterations are those of the config
         """Train up to `SOLVER.MAX_ITER`.
 
@@ -196,8 +233,8 @@ class DefaultTrainer(TrainerBase):
         )
 
     def before_train(self) -> None:
-        if self._relay not in self._trainer._hooks:  # a subclass may have replaced the inner trainer
-            self._trainer.register_hooks([self._relay])
+        # Here and not in __init__: a subclass may have replaced the inner trainer.
+        self._trainer.outer = weakref.proxy(self)
         super().before_train()
 
     def run_step(self) -> None:
@@ -207,50 +244,9 @@ class DefaultTrainer(TrainerBase):
     def after_train(self) -> None:
         try:
             if isinstance(self._trainer, SimpleTrainer):
-                self._trainer._flush_metrics()
+                self._trainer.flush_metrics()
         finally:
             super().after_train()
-
-    def state_dict(self) -> dict[str, Any]:
-        state = super().state_dict()
-        state["_trainer"] = self._trainer.state_dict()
-        return state
-
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        super().load_state_dict(state_dict)
-        self._trainer.load_state_dict(state_dict["_trainer"])
-
-    @classmethod
-    def build_model(cls, cfg: CfgNode) -> nn.Module:
-        """Make the model on its device, with random weights."""
-        model = build_model(cfg)
-        logger.info("Model:\n%s", model)
-        return model
-
-    @classmethod
-    def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
-        """Make the optimizer."""
-        return build_optimizer(cfg, model)
-
-    @classmethod
-    def build_lr_scheduler(cls, cfg: CfgNode, optimizer: torch.optim.Optimizer) -> Any:
-        """Make the learning rate schedule."""
-        return build_lr_scheduler(cfg, optimizer)
-
-    @classmethod
-    def build_train_loader(cls, cfg: CfgNode) -> Iterable[Any]:
-        """Make the endless loader of training batches."""
-        return build_detection_train_loader(cfg)
-
-    @classmethod
-    def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Iterable[Any]:
-        """Make the loader of one test set."""
-        return build_detection_test_loader(cfg, dataset_name)
-
-    @classmethod
-    def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
-        """Make the evaluator of one test set, by default the one that its metadata names."""
-        return build_evaluator(cfg, dataset_name)
 
     @classmethod
     def test(
@@ -286,53 +282,14 @@ class DefaultTrainer(TrainerBase):
                 print_csv_format(results[name])
         return results[names[0]] if len(names) == 1 else results
 
-    @staticmethod
-    def auto_scale_workers(cfg: CfgNode, num_workers: int) -> CfgNode:
-        """Fit a config that was written for `SOLVER.REFERENCE_WORLD_SIZE` processes to another number.
+    def state_dict(self) -> dict[str, Any]:
+        state = super().state_dict()
+        state["_trainer"] = self._trainer.state_dict()
+        return state
 
-        The images per process stay, so the whole batch grows by the ratio; so does the learning rate, and all
-        lengths in iterations shrink by it, so that the run sees as many images as before.
-
-        Args:
-            cfg: the config; one with `REFERENCE_WORLD_SIZE: 0` is returned as it is.
-            num_workers: number of processes.
-
-        Returns:
-            A new config, with `REFERENCE_WORLD_SIZE` equal to `num_workers`.
-        """
-        reference = cfg.SOLVER.REFERENCE_WORLD_SIZE
-        if reference in (0, num_workers):
-            return cfg
-        if cfg.SOLVER.IMS_PER_BATCH % reference:
-            raise UserValueError(
-                f"SOLVER.IMS_PER_BATCH {cfg.SOLVER.IMS_PER_BATCH} does not split into "
-                f"SOLVER.REFERENCE_WORLD_SIZE {reference} equal parts."
-            )
-        scaled = _scale_schedule(cfg, num_workers / reference)
-        scaled.SOLVER.REFERENCE_WORLD_SIZE = num_workers
-        logger.info(
-            "Scaled from %d to %d processes: IMS_PER_BATCH %d, BASE_LR %g, MAX_ITER %d, WARMUP_ITERS %d, "
-            "STEPS %s",
-            reference,
-            num_workers,
-            *(
-                scaled.SOLVER[key]
-                for key in ("IMS_PER_BATCH", "BASE_LR", "MAX_ITER", "WARMUP_ITERS", "STEPS")
-            ),
-        )
-        if cfg.is_frozen():
-            scaled.freeze()
-        return scaled
-
-
-@dataclasses.dataclass(eq=False)
-class _AfterBackwardRelay(HookBase):
-    """Pass `after_backward` of the inner trainer, where it happens, to the hooks of the outer one."""
-
-    outer: TrainerBase
-
-    def after_backward(self) -> None:
-        self.outer.after_backward()
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        super().load_state_dict(state_dict)
+        self._trainer.load_state_dict(state_dict["_trainer"])
 
 
 def _make_step_trainer(
@@ -358,16 +315,13 @@ def _given_or_built(
         return None
 
 
-def _scale_schedule(cfg: CfgNode, ratio: float) -> CfgNode:
-    """Return an unfrozen copy with batch and learning rate multiplied and iterations divided by `ratio`."""
-    cfg = cfg.clone()
-    cfg.defrost()
-    solver = cfg.SOLVER
-    solver.IMS_PER_BATCH = round(solver.IMS_PER_BATCH * ratio)
-    solver.BASE_LR = solver.BASE_LR * ratio
-    solver.MAX_ITER = round(solver.MAX_ITER / ratio)
-    solver.WARMUP_ITERS = round(solver.WARMUP_ITERS / ratio)
-    solver.STEPS = tuple(round(step / ratio) for step in solver.STEPS)
-    solver.CHECKPOINT_PERIOD = round(solver.CHECKPOINT_PERIOD / ratio)
-    cfg.TEST.EVAL_PERIOD = round(cfg.TEST.EVAL_PERIOD / ratio)
-    return cfg
+def _warn_of_random_frozen_norms(cfg: CfgNode, model: nn.Module) -> None:
+    """Say that random weights behind constant norms, which rescale nothing, all but surely diverge."""
+    if cfg.MODEL.RESNETS.NORM == "FrozenBN" and any(
+        isinstance(module, FrozenBatchNorm2d) for module in model.modules()
+    ):
+        logger.warning(
+            "MODEL.WEIGHTS is empty, so training starts from random weights, and MODEL.RESNETS.NORM FrozenBN "
+            "keeps their activations as large as they are: expect a diverging loss. Give pre-trained "
+            "weights, or set MODEL.RESNETS.NORM BN and MODEL.BACKBONE.FREEZE_AT 0."
+        )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from detectron2.engine.train_loop import HookBase
+from detectron2.engine.train_loop.base import HookBase
 
 Callback = Callable[[Any], Any]
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from detectron2.engine.train_loop import HookBase
+from detectron2.engine.train_loop.base import HookBase
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
 

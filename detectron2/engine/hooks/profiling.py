@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from detectron2.engine.train_loop import HookBase
+from detectron2.engine.train_loop.base import HookBase
 from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from fvcore.common.param_scheduler import ParamScheduler
 
-from detectron2.engine.train_loop import HookBase
+from detectron2.engine.train_loop.base import HookBase
 from detectron2.solver.lr_scheduler import LRMultiplier
 
 _TorchScheduler = torch.optim.lr_scheduler.LRScheduler

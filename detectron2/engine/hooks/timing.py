@@ -6,7 +6,7 @@ import datetime
 import logging
 import time
 
-from detectron2.engine.train_loop import HookBase
+from detectron2.engine.train_loop.base import HookBase
 from detectron2.utils.events import get_event_storage
 
 logger = logging.getLogger(__name__)
