@@ -22,11 +22,16 @@ def assert_same(first: Any, second: Any, where: str = "result", *, tolerance: fl
             assert_same(parts[0][key], parts[1][key], f"{where}.{key}", tolerance=tolerance)
     elif isinstance(first, (Tensor, np.ndarray)):
         torch.testing.assert_close(
-            torch.as_tensor(first), torch.as_tensor(second), rtol=tolerance, atol=tolerance, equal_nan=True,
+            _as_tensor(first), _as_tensor(second), rtol=tolerance, atol=tolerance, equal_nan=True,
             msg=lambda text: f"{where}: {text}",
         )  # fmt: skip
     else:
         assert first == second or (first != first and second != second), f"{where}: {first} and {second}"
+
+
+def _as_tensor(value: Tensor | np.ndarray) -> Tensor:
+    # Arrays may be views with negative strides, or not writable; tensors can be neither.
+    return value if isinstance(value, Tensor) else torch.as_tensor(np.array(value))
 
 
 def _parts(value: Any) -> Mapping[Any, Any] | None:

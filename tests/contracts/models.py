@@ -149,7 +149,7 @@ COVERED_BY: dict[str, dict[str, str]] = {
 
 
 def make_cfg(name: str) -> CfgNode:
-    """The config of a model: three classes of things, four of stuff, and as few channels as the parts allow."""
+    """The config of a model: three classes of things, four of stuff, and few channels."""
     cfg = get_cfg()
     settings = {
         "DEVICE": "cpu",

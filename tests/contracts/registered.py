@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import inspect
 import pkgutil
 from functools import cache
 from types import ModuleType
@@ -37,20 +36,18 @@ def _is_registry(value: Any) -> bool:
 
 
 def entries(registry: str) -> list[str]:
-    """Names in a registry whose objects the package defines; those of other tests and of projects are theirs."""
+    """Names in a registry whose objects the package defines; other tests and projects register too."""
     return sorted(name for name, obj in registries()[registry] if obj.__module__.startswith("detectron2."))
 
 
 def subclasses(base: type) -> dict[str, type]:
-    """The package's concrete subclasses of `base`, itself included, by name: those without a leading underscore
-    that a facade offers or that are defined under a public name and define what the base leaves open."""
+    """The package's public subclasses of `base` by name, at any depth and without itself."""
     modules()
     found: dict[str, type] = {}
-    pending = [base]
+    pending = base.__subclasses__()
     while pending:
         cls = pending.pop()
         pending += cls.__subclasses__()
         if cls.__module__.startswith("detectron2.") and not cls.__name__.startswith("_"):
-            if not inspect.isabstract(cls):
-                found[cls.__name__] = cls
-    return found
+            found[cls.__name__] = cls
+    return dict(sorted(found.items()))

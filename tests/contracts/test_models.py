@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from detectron2.export import export_program
 from detectron2.layers.extension import missing_reason
+from detectron2.modeling.meta_arch.image_model import ImageModel
 from detectron2.solver import build_optimizer
 from detectron2.structures import Instances
 from detectron2.utils.events import EventStorage
@@ -53,6 +54,11 @@ def test_the_model_of_a_row_has_the_part(
     )
     make_model(name)
     assert (registry, part) in asked
+
+
+def test_every_class_of_models_has_a_row() -> None:
+    made = {type(built(name)).__name__ for name, row in MODELS.items() if not row.skip}
+    assert list(registered.subclasses(ImageModel)) == sorted({*made, "DenseDetector"})  # a base
 
 
 @cache

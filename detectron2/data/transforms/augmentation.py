@@ -99,9 +99,8 @@ class Augmentation:
                 continue
             if not hasattr(self, name):
                 return object.__repr__(self)
-            value = getattr(self, name)
-            if value is not parameter.default:
-                text = pprint.pformat(value)
+            text = pprint.pformat(getattr(self, name))
+            if text != pprint.pformat(parameter.default):
                 shown.append(f"{name}={text if len(text) <= 50 else text[:47] + '...'}")
         return f"{type(self).__name__}({', '.join(shown)})"
 

@@ -102,10 +102,13 @@ class ExtentTransform(Transform):
         self._set_attributes(locals())
 
     def apply_image(self, img: np.ndarray, interp: int | None = None) -> np.ndarray:
-        """(H, W[, C]) uint8 -> (h, w[, C])."""
+        """(H, W[, C]) uint8 or floating point -> (h, w[, C])."""
         return self._sample(img, self.interp if interp is None else interp, self.fill)
 
     def _sample(self, img: np.ndarray, interp: int, fill: Any) -> np.ndarray:
+        if img.ndim == 3 and img.dtype != np.uint8:  # PIL has no images of several channels of other types
+            channels = [self._sample(img[:, :, c], interp, fill) for c in range(img.shape[2])]
+            return np.stack(channels, axis=2).astype(img.dtype, copy=False)
         height, width = self.output_size
         moved = _to_pil(img).transform(
             size=(width, height),

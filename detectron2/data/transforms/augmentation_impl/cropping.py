@@ -137,9 +137,14 @@ class RandomCrop_CategoryAreaConstraint(Augmentation):
         self.crop_aug = RandomCrop(crop_type, crop_size)
         self._init(locals())
 
-    def get_transform(self, image: np.ndarray, sem_seg: np.ndarray) -> Transform:
+    def get_transform(self, image: np.ndarray, sem_seg: np.ndarray | None) -> Transform:
         if self.single_category_max_area >= 1.0:
             return self.crop_aug.get_transform(image)
+        if sem_seg is None:
+            raise UserValueError(
+                "RandomCrop_CategoryAreaConstraint looks at sem_seg, which this input does not have. Load it, or "
+                "set single_category_max_area (INPUT.CROP) to 1."
+            )
         height, width = sem_seg.shape
         for _ in range(10):
             crop_h, crop_w = self.crop_aug.get_crop_size((height, width))
