@@ -21,7 +21,11 @@ def load_script() -> Callable[[str], ModuleType]:
         assert spec is not None and spec.loader is not None
         module = importlib.util.module_from_spec(spec)
         sys.modules[name] = module  # data classes look their module up
-        spec.loader.exec_module(module)
+        sys.path.insert(0, str((_ROOT / path).parent))  # as for a script that is run
+        try:
+            spec.loader.exec_module(module)
+        finally:
+            sys.path.pop(0)
         return module
 
     return load
