@@ -80,7 +80,8 @@ class DepthwiseSeparableConv2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C', H', W')."""
-        return self.pointwise(self.depthwise(x))
+        y: Tensor = self.pointwise(self.depthwise(x))
+        return y
 
 
 def _norm_options(norm: Norm, channels: int, activation: Activation | None) -> dict[str, Any]:
