@@ -110,7 +110,7 @@ class ROIAlign(nn.Module):
         output_size: (PH, PW).
         spatial_scale: feature cells per input-image pixel.
         sampling_ratio: samples per output cell and axis; 0 for one per feature cell covered.
-        aligned: pixel centres at half-integers; see `roi_align`.
+        aligned: whether pixel centres lie at half-integers, which shifts boxes by half a cell.
     """
 
     def __init__(

@@ -245,6 +245,13 @@ def init_transformer_weights(module: nn.Module) -> None:
         nn.init.zeros_(module.bias)
 
 
+def make_abs_pos(num_positions: int, channels: int) -> nn.Parameter:
+    """Make the embeddings (1, P, C) that `get_abs_pos` fits to a map."""
+    positions = nn.Parameter(torch.zeros(1, num_positions, channels))
+    nn.init.trunc_normal_(positions, std=0.02)
+    return positions
+
+
 def embed_positions(x: Tensor, abs_pos: Tensor | None, has_cls_token: bool) -> Tensor:
     """Add position embeddings, if there are any, to (N, H, W, C) maps."""
     if abs_pos is None:
