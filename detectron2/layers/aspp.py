@@ -32,7 +32,7 @@ class ASPP(nn.Module):
         in_channels: C.
         out_channels: channels of each view and of the output.
         dilations: three dilations.
-        norm: for every convolution; see `get_norm`.
+        norm: for every convolution, as `get_norm` takes it; "" or None means bias instead.
         activation: for every convolution, copied.
         pool_kernel_size: (height, width) of the average pool, which the input must be divisible by; None for
             a pool over the whole map.

@@ -181,7 +181,8 @@ class NaiveSyncBatchNorm(BatchNorm2d):
         weight = x.new_tensor([float(x.shape[0]) if self._stats_mode == "N" else 1.0])
         sums = torch.cat([x.sum(dim=(0, 2, 3)), x.square().sum(dim=(0, 2, 3))])  # (2C,)
         local = torch.cat([sums / max(num_values, 1) * weight, weight])  # (2C + 1,)
-        total = _SumOverWorkers.apply(local)
+        sum_over_workers: Callable[[Tensor], Tensor] = _SumOverWorkers.apply
+        total = sum_over_workers(local)
         num_images = total[-1].detach()
         mean, mean_square = (total[:-1] / num_images.clamp(min=1)).chunk(2)
         return mean, mean_square, num_images
@@ -223,7 +224,7 @@ class CycleBatchNormList(nn.ModuleList):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> the same shape, by the norm whose turn it is."""
-        y = self[self._next](x)
+        y: Tensor = self[self._next](x)
         self._next = (self._next + 1) % len(self)
         if not self._affine:
             return y

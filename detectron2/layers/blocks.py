@@ -44,7 +44,7 @@ class DepthwiseSeparableConv2d(nn.Module):
     """A convolution per channel, then a 1x1 convolution across channels, each with norm and activation.
 
     Args:
-        norm1, activation1: after the depthwise convolution; see `get_norm`.
+        norm1, activation1: after the depthwise convolution; the norm as `get_norm` takes it.
         norm2, activation2: after the pointwise convolution.
 
     The other arguments are those of a convolution; with the default padding 1 and kernel 3 it keeps the size.
@@ -80,7 +80,8 @@ class DepthwiseSeparableConv2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C', H', W')."""
-        return self.pointwise(self.depthwise(x))
+        y: Tensor = self.pointwise(self.depthwise(x))
+        return y
 
 
 def _norm_options(norm: Norm, channels: int, activation: Activation | None) -> dict[str, Any]:

@@ -5,6 +5,7 @@ Shapes: R masks of M x M pixels. Boxes are XYXY in pixels of the image to paste 
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -44,7 +45,8 @@ def paste_masks_in_image(
     masks = masks if masks.is_floating_point() else masks.float()
     operator = find_operator("paste_masks", masks.device)
     if operator is not None:
-        return operator(masks, boxes, height, width, threshold)
+        images: Tensor = operator(masks, boxes, height, width, threshold)
+        return images
     return _paste_masks_reference(masks, boxes, height, width, threshold)
 
 
@@ -83,9 +85,7 @@ def paste_masks_to_rle(
         return _paste_masks_to_rle_reference(masks, boxes, height, width, threshold)
     codes, ends = operator(masks, boxes, height, width, threshold)
     data, starts = codes.numpy().tobytes(), [0, *ends.tolist()]
-    return [
-        {"size": [height, width], "counts": data[start:end]} for start, end in zip(starts[:-1], starts[1:])
-    ]
+    return [{"size": [height, width], "counts": data[start:end]} for start, end in itertools.pairwise(starts)]
 
 
 @fake_kernel("paste_masks_rle")

@@ -41,7 +41,8 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
     _check_inputs(boxes, scores, box_dim=4)
     operator = find_operator("nms", boxes.device)
     if operator is not None:
-        return operator(boxes, scores, iou_threshold)
+        kept: Tensor = operator(boxes, scores, iou_threshold)
+        return kept
     return _nms_reference(boxes, scores, iou_threshold)
 
 
@@ -62,7 +63,8 @@ def batched_nms(boxes: Tensor, scores: Tensor, idxs: Tensor, iou_threshold: floa
     _check_inputs(boxes, scores, box_dim=4, idxs=idxs)
     operator = find_operator("batched_nms", boxes.device)
     if operator is not None:
-        return operator(boxes, scores, idxs, iou_threshold)
+        kept: Tensor = operator(boxes, scores, idxs, iou_threshold)
+        return kept
     return _batched_nms_reference(boxes, scores, idxs, iou_threshold)
 
 
@@ -80,7 +82,8 @@ def nms_rotated(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
     _check_inputs(boxes, scores, box_dim=5)
     operator = find_operator("nms_rotated", boxes.device)
     if operator is not None:
-        return operator(boxes, scores, iou_threshold)
+        kept: Tensor = operator(boxes, scores, iou_threshold)
+        return kept
     return _nms_rotated_reference(boxes, scores, iou_threshold)
 
 
@@ -99,7 +102,8 @@ def batched_nms_rotated(boxes: Tensor, scores: Tensor, idxs: Tensor, iou_thresho
     _check_inputs(boxes, scores, box_dim=5, idxs=idxs)
     operator = find_operator("batched_nms_rotated", boxes.device)
     if operator is not None:
-        return operator(boxes, scores, idxs, iou_threshold)
+        kept: Tensor = operator(boxes, scores, idxs, iou_threshold)
+        return kept
     return _batched_nms_rotated_reference(boxes, scores, idxs, iou_threshold)
 
 
@@ -228,7 +232,8 @@ def _upright_conflicts(iou_threshold: float) -> _Conflicts:
             union = (x2 - x1) * (y2 - y1) + (x4 - x3) * (y4 - y3)
             union -= intersection
             intersection /= union
-        return intersection > _floor_to(iou_threshold, intersection.dtype)
+        exceeds: np.ndarray = intersection > _floor_to(iou_threshold, intersection.dtype)
+        return exceeds
 
     return conflicts
 
@@ -243,5 +248,6 @@ def _rotated_conflicts(iou_threshold: float) -> _Conflicts:
 
 def _floor_to(value: float, dtype: np.dtype) -> np.floating:
     """The largest number of `dtype` that is <= value: comparing with it is exact, and casts no array."""
-    rounded = dtype.type(value)
-    return np.nextafter(rounded, dtype.type(-np.inf)) if float(rounded) > value else rounded
+    rounded: np.floating = dtype.type(value)
+    below: np.floating = np.nextafter(rounded, dtype.type(-np.inf))
+    return below if float(rounded) > value else rounded

@@ -50,7 +50,8 @@ def roi_align(
     check_roi_inputs(input, boxes, box_dim=5)
     operator = find_operator("roi_align", input.device)
     if operator is not None and not needs_determinism(input):
-        return operator(input, boxes, spatial_scale, size[0], size[1], sampling_ratio, aligned)
+        pooled: Tensor = operator(input, boxes, spatial_scale, size[0], size[1], sampling_ratio, aligned)
+        return pooled
     return _roi_align_reference(input, boxes, size, spatial_scale, sampling_ratio, aligned)
 
 
@@ -109,7 +110,7 @@ class ROIAlign(nn.Module):
         output_size: (PH, PW).
         spatial_scale: feature cells per input-image pixel.
         sampling_ratio: samples per output cell and axis; 0 for one per feature cell covered.
-        aligned: pixel centres at half-integers; see `roi_align`.
+        aligned: whether pixel centres lie at half-integers, which shifts boxes by half a cell.
     """
 
     def __init__(
@@ -179,7 +180,7 @@ def _roi_align_reference(
     An output cell is hence a weighted sum over a rectangle of feature cells, whose weights are an outer
     product.
     """
-    _, channels, height, width = input.shape
+    height, width = input.shape[2:]
     rows = to_rows(input)
     edges = boxes[:, 1:].detach().to(rows.dtype) * spatial_scale - (0.5 if aligned else 0.0)
     x1, y1, x2, y2 = edges.unbind(dim=1)
@@ -196,7 +197,7 @@ def _roi_align_reference(
         index = row_index[:, :, None, :, None] + x_index[:, None, :, None, :]  # (r, PH, PW, Ky, Kx)
         weight = y_weight[:, :, None, :, None] * x_weight[:, None, :, None, :]
         pooled.append(sum_rows(rows, index.flatten(0, 2).flatten(1), weight.flatten(0, 2).flatten(1)))
-    output = torch.cat(pooled).unflatten(0, (-1, *output_size))  # (R, PH, PW, C), sorted by `order`
+    output: Tensor = torch.cat(pooled).unflatten(0, (-1, *output_size))  # (R, PH, PW, C), sorted by `order`
     output = output[torch.argsort(order)].permute(0, 3, 1, 2)
     return output.to(input.dtype, memory_format=torch.contiguous_format)
 

@@ -46,7 +46,8 @@ def roi_align_rotated(
     check_roi_inputs(input, boxes, box_dim=6)
     operator = find_operator("roi_align_rotated", input.device)
     if operator is not None and not needs_determinism(input):
-        return operator(input, boxes, spatial_scale, size[0], size[1], sampling_ratio)
+        pooled: Tensor = operator(input, boxes, spatial_scale, size[0], size[1], sampling_ratio)
+        return pooled
     return _roi_align_rotated_reference(input, boxes, size, spatial_scale, sampling_ratio)
 
 
@@ -146,7 +147,7 @@ def _roi_align_rotated_reference(
         index = index + first_row[chosen].view(-1, 1, 1, 1, 1)
         weight = (taps * weight[:, None, None, :, None]).to(rows.dtype)
         pooled.append(sum_rows(rows, index.flatten(0, 2).flatten(1), weight.flatten(0, 2).flatten(1)))
-    output = torch.cat(pooled).unflatten(0, (-1, *output_size))  # (R, PH, PW, C), sorted by `order`
+    output: Tensor = torch.cat(pooled).unflatten(0, (-1, *output_size))  # (R, PH, PW, C), sorted by `order`
     output = output[torch.argsort(order)].permute(0, 3, 1, 2)
     return output.to(input.dtype, memory_format=torch.contiguous_format)
 

@@ -6,6 +6,7 @@ where M = N*H*W.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -91,7 +92,8 @@ def sum_rows(rows: Tensor, index: Tensor, weight: Tensor) -> Tensor:
     Returns:
         (P, C).
     """
-    return _SumRows.apply(rows, index, weight)
+    differentiable_sum: Callable[..., Tensor] = _SumRows.apply
+    return differentiable_sum(rows, index, weight)
 
 
 class _SumRows(torch.autograd.Function):

@@ -35,7 +35,8 @@ def pairwise_iou_rotated(boxes1: Tensor, boxes2: Tensor) -> Tensor:
     # The operator has no gradient; the plain implementation has.
     is_differentiated = torch.is_grad_enabled() and (boxes1.requires_grad or boxes2.requires_grad)
     if operator is not None and not is_differentiated:
-        return operator(boxes1, boxes2)
+        ious: Tensor = operator(boxes1, boxes2)
+        return ious
     return _pairwise_iou_rotated_reference(boxes1, boxes2)
 
 

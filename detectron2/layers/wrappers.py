@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+_Arguments = ParamSpec("_Arguments")
+_Result = TypeVar("_Result")
 
 Linear = nn.Linear
 ConvTranspose2d = nn.ConvTranspose2d
@@ -30,13 +33,15 @@ def check_if_dynamo_compiling() -> bool:
     return torch.compiler.is_dynamo_compiling()
 
 
-def disable_torch_compiler(func: Callable[..., Any]) -> Callable[..., Any]:
+def disable_torch_compiler(func: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
     """Keep torch.compile out of `func`; unlike torch.compiler.disable, decorating loads no compiler."""
 
     @functools.wraps(func)
-    def run_eagerly(*args: Any, **kwargs: Any) -> Any:
-        callee = torch.compiler.disable(func) if check_if_dynamo_compiling() else func
-        return callee(*args, **kwargs)
+    def run_eagerly(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
+        if not check_if_dynamo_compiling():
+            return func(*args, **kwargs)
+        hidden: Callable[_Arguments, _Result] = torch.compiler.disable(func)
+        return hidden(*args, **kwargs)
 
     return run_eagerly
 
@@ -114,7 +119,8 @@ def smaller_size(size: int, limit: int) -> int:
 
 def nonzero_tuple(x: Tensor) -> tuple[Tensor, ...]:
     """Return one int64 index tensor per dimension; a 0-d tensor counts as one-dimensional."""
-    return torch.atleast_1d(x).nonzero(as_tuple=True)
+    at_least_1d: Tensor = torch.atleast_1d(x)
+    return at_least_1d.nonzero(as_tuple=True)
 
 
 def move_device_like(src: Tensor, dst: Tensor) -> Tensor:

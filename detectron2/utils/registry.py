@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, TypeVar, overload
 
 from fvcore.common.registry import Registry as _Registry
 
 from .user_errors import UserImportError, UserKeyError, UserValueError
 
 __all__ = ["Registry", "locate"]
+
+_Entry = TypeVar("_Entry")
 
 
 class Registry(_Registry):
@@ -19,6 +22,15 @@ class Registry(_Registry):
     It is a `fvcore.common.registry.Registry`, so code that checks for that type accepts it. Its errors help:
     an unknown name lists near matches, a second registration says who holds the name.
     """
+
+    # fvcore has no annotations: without these a decorated function or class would lose its own.
+    @overload
+    def register(self, obj: None = None) -> Callable[[_Entry], _Entry]: ...
+    @overload
+    def register(self, obj: _Entry) -> _Entry: ...
+    def register(self, obj: Any = None) -> Any:
+        """Register `obj` under its `__name__`, or without one return a decorator that does."""
+        return super().register(obj)
 
     def _do_register(self, name: str, obj: Any) -> None:
         holder = self._obj_map.get(name)

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from detectron2.layers import extension, mask_ops, rotated_boxes
+from detectron2.layers.deform_conv_reference import deform_conv_reference
 
 # By name, because the package exports functions of these names.
 nms, deform_conv, roi_align, roi_align_rotated = (
@@ -151,7 +152,7 @@ def convolve(x: Tensor, offset: Tensor, mask: Tensor | None, weight: Tensor) -> 
 
 def convolve_plainly(x: Tensor, offset: Tensor, mask: Tensor | None, weight: Tensor) -> Tensor:
     pairs = ((1, 1), (1, 1), (1, 1))
-    return deform_conv._deform_conv_reference(x, offset, mask, weight, None, *pairs, 2)
+    return deform_conv_reference(x, offset, mask, weight, None, *pairs, 2)
 
 
 IMAGE_SIZE = (41, 53)
@@ -250,8 +251,8 @@ def assert_agree(actual: Tensor, expected: Tensor, tolerance: float) -> None:
         torch.uint8,
     ):  # pasted masks: a value on the threshold may fall either way
         difference = (actual.int() - expected.int()).abs()
-        assert (
-            difference.numel() == 0 or (difference > 1).sum() == 0 and (difference > 0).float().mean() < 1e-4
+        assert difference.numel() == 0 or (
+            (difference > 1).sum() == 0 and (difference > 0).float().mean() < 1e-4
         )
     elif actual.is_floating_point():
         torch.testing.assert_close(actual, expected, atol=tolerance, rtol=tolerance, equal_nan=True)

@@ -57,7 +57,7 @@ class FPN(Pyramid):
             bottom_up: gives the maps named in `in_features`.
             in_features: from high to low resolution, each of half the resolution of the one before.
             out_channels: of every level.
-            norm: after each convolution; "" means bias instead.
+            norm: after each convolution; "" or None means bias instead.
             top_block: makes `num_levels` coarser levels from the map that its `in_feature` names, in
                 `bottom_up` or among the levels made here.
             fuse_type: "sum" or "avg" of lateral and top-down maps.

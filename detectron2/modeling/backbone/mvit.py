@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -17,13 +16,32 @@ from detectron2.utils.user_errors import UserValueError
 
 from .backbone import Backbone
 from .mvit_blocks import BlockOptions, MultiScaleAttention, MultiScaleBlock, attention_pool
-from .utils import PatchEmbed, embed_positions, init_transformer_weights, spread_drop_path
+from .utils import PatchEmbed, embed_positions, init_transformer_weights, make_abs_pos, spread_drop_path
 
 __all__ = ["MViT", "MultiScaleAttention", "MultiScaleBlock", "attention_pool"]
 
 
 class MViT(Backbone):
-    """MViTv2: stages that double channels and heads where they halve the resolution."""
+    """MViTv2: stages that double channels and heads where they halve the resolution.
+
+    Args:
+        img_size: side of the images that tables of relative positions are made for; others work too.
+        patch_kernel, patch_stride, patch_padding: of the convolution that embeds patches.
+        embed_dim: channels of the first stage.
+        depth: number of blocks.
+        num_heads: heads of the first stage.
+        last_block_indexes: the last block of each stage.
+        adaptive_kv_stride: stride of keys and values in the first stage; it halves from stage to stage.
+        adaptive_window_size: side of the windows in the first stage; it halves too.
+        drop_path_rate: that of the last block; it grows from 0 at the first.
+        use_abs_pos: add learned positions to the patches, interpolated where sizes differ.
+        use_act_checkpoint: recompute activations in the backward pass, which saves memory.
+        pretrain_img_size: side of the images that the positions were learned on.
+        pretrain_use_cls_token: the learned positions include one for a class token.
+        out_features: stages to give, of "scale2", "scale3", ...
+
+    The others are those of `MultiScaleBlock`.
+    """
 
     def __init__(
         self,
@@ -53,25 +71,6 @@ class MViT(Backbone):
         pretrain_use_cls_token: bool = True,
         out_features: Sequence[str] = ("scale2", "scale3", "scale4", "scale5"),
     ) -> None:
-        """
-        Args:
-            img_size: side of the images that tables of relative positions are made for; others work too.
-            patch_kernel, patch_stride, patch_padding: of the convolution that embeds patches.
-            embed_dim: channels of the first stage.
-            depth: number of blocks.
-            num_heads: heads of the first stage.
-            last_block_indexes: the last block of each stage.
-            adaptive_kv_stride: stride of keys and values in the first stage; it halves from stage to stage.
-            adaptive_window_size: side of the windows in the first stage; it halves too.
-            drop_path_rate: that of the last block; it grows from 0 at the first.
-            use_abs_pos: add learned positions to the patches, interpolated where sizes differ.
-            use_act_checkpoint: recompute activations in the backward pass, which saves memory.
-            pretrain_img_size: side of the images that the positions were learned on.
-            pretrain_use_cls_token: the learned positions include one for a class token.
-            out_features: stages to give, of "scale2", "scale3", ...
-
-        The others are those of `MultiScaleBlock`.
-        """
         super().__init__()
         self.pretrain_use_cls_token = pretrain_use_cls_token
         self.use_act_checkpoint = use_act_checkpoint
@@ -79,10 +78,7 @@ class MViT(Backbone):
         self.pos_embed: nn.Parameter | None = None
         if use_abs_pos:
             num_patches = (pretrain_img_size // patch_stride[0]) * (pretrain_img_size // patch_stride[1])
-            self.pos_embed = nn.Parameter(
-                torch.zeros(1, num_patches + int(pretrain_use_cls_token), embed_dim)
-            )
-            nn.init.trunc_normal_(self.pos_embed, std=0.02)
+            self.pos_embed = make_abs_pos(num_patches + int(pretrain_use_cls_token), embed_dim)
 
         lasts = tuple(last_block_indexes)
         names = [f"scale{i + 2}" for i in range(len(lasts))]
@@ -126,6 +122,7 @@ class MViT(Backbone):
         outputs = {}
         for i, block in enumerate(self.blocks):
             x = checkpoint(block, x, use_reentrant=False) if self.use_act_checkpoint else block(x)
+            # What a stage gives is normalised; the next stage starts from it as it is.
             if i in self._name_of_last:
                 name = self._name_of_last[i]
                 outputs[name] = self.get_submodule(f"{name}_norm")(x).permute(0, 3, 1, 2)

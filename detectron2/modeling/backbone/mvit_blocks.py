@@ -118,7 +118,8 @@ class MultiScaleAttention(nn.Module):
         if self.residual_pooling:
             out = out + q
         heads = out.unflatten(0, (-1, self.num_heads))  # (N, h, qh, qw, D)
-        return self.proj(heads.permute(0, 2, 3, 1, 4).flatten(3))
+        y: Tensor = self.proj(heads.permute(0, 2, 3, 1, 4).flatten(3))
+        return y
 
     def _attend_in_windows(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         q_windows, padded_size = window_partition(q, self.q_win_size)
@@ -133,7 +134,8 @@ class MultiScaleAttention(nn.Module):
         bias = None
         if self.use_rel_pos:
             bias = decomposed_rel_pos(q, self.rel_pos_h, self.rel_pos_w, q_size, k_size)
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias).unflatten(1, q_size)
+        out: Tensor = F.scaled_dot_product_attention(q, k, v, attn_mask=bias).unflatten(1, q_size)
+        return out
 
 
 @dataclass(frozen=True)
@@ -218,4 +220,5 @@ class MultiScaleBlock(nn.Module):
         if self.pool_skip is not None:
             skip = attention_pool(skip, self.pool_skip)
         x = skip + self.drop_path(self.attn(normalized))
-        return x + self.drop_path(self.mlp(self.norm2(x)))
+        y: Tensor = x + self.drop_path(self.mlp(self.norm2(x)))
+        return y

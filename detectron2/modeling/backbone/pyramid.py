@@ -6,6 +6,7 @@ Shapes: N images of H x W; level `p<l>` is (N, C, ceil(H / 2^l), ceil(W / 2^l)),
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Protocol
 
 from torch import Tensor
@@ -84,14 +85,14 @@ def levels_of_strides(strides: Sequence[float]) -> list[int]:
         raise UserValueError("a feature pyramid needs at least one level, got none")
     levels = [int(stride).bit_length() - 1 for stride in strides]
     are_powers = all(stride >= 1 and 2**level == stride for level, stride in zip(levels, strides))
-    if not are_powers or any(a >= b for a, b in zip(levels, levels[1:])):
+    if not are_powers or any(a >= b for a, b in pairwise(levels)):
         raise UserValueError(f"levels need growing strides that are powers of two, got {list(strides)}")
     return levels
 
 
 def check_strides_double(strides: Sequence[int]) -> None:
     """Raise ValueError unless each stride is twice the one before."""
-    for finer, coarser in zip(strides, strides[1:]):
+    for finer, coarser in pairwise(strides):
         if coarser != 2 * finer:
             raise UserValueError(
                 f"each FPN level must have half the resolution of the one before, got strides {strides}"

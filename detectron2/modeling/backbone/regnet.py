@@ -86,7 +86,7 @@ class AnyNet(Backbone):
             bottleneck_ratios: bottleneck channels per output channel of each stage.
             se_ratio: squeezed channels per input channel; 0 means no squeeze and excitation.
             activation_class: makes an activation.
-            freeze_at: see `freeze`.
+            freeze_at: 0 for nothing, 1 for the stem, 2 for the stem and s1, and so on.
             norm: after each convolution.
             out_features: names among "stem", "s1", "s2", ...; None means the last.
         """

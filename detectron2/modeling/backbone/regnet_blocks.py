@@ -115,7 +115,8 @@ class SE(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> the same shape."""
-        return x * self.f_ex(self.avg_pool(x))
+        weight: Tensor = self.f_ex(self.avg_pool(x))
+        return x * weight
 
 
 class VanillaBlock(_Chain):
@@ -204,7 +205,8 @@ class _ResBlock(CNNBlockBase):
         shortcut = x if self.proj is None else self.proj(x)
         if self.bn is not None:
             shortcut = self.bn(shortcut)
-        return self.af(shortcut + self.f(x))
+        y: Tensor = self.af(shortcut + self.f(x))
+        return y
 
 
 class ResBasicBlock(_ResBlock):

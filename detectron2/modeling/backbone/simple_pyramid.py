@@ -36,7 +36,7 @@ class SimpleFeaturePyramid(Pyramid):
             out_channels: of every level.
             scale_factors: resolutions of the levels by that of the map: 4, 2, 1 or 0.5, from fine to coarse.
             top_block: makes further, coarser levels, from the map or level that its `in_feature` names.
-            norm: after each convolution; "" means bias instead.
+            norm: after each convolution; "" or None means bias instead.
             square_pad: side of the square that images are padded to; 0 means no square.
         """
         super().__init__()

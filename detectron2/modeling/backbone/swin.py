@@ -33,7 +33,25 @@ __all__ = [
 
 
 class SwinTransformer(Backbone):
-    """Swin transformer; stage i gives the map `p<i>` of stride 4 * 2^i."""
+    """Swin transformer; stage i gives the map `p<i>` of stride 4 * 2^i.
+
+    Args:
+        pretrain_img_size: side of the images that absolute positions were learned on.
+        patch_size: side of a patch.
+        embed_dim: channels of the first stage; they double from stage to stage.
+        depths: number of blocks per stage.
+        num_heads: heads per stage.
+        drop_rate: dropout of embeddings, attention outputs and MLP layers.
+        drop_path_rate: that of the last block; it grows from 0 at the first.
+        ape: add learned absolute positions to the patches.
+        patch_norm: normalise the patches' embeddings.
+        out_indices: stages to give.
+        frozen_stages: what is not trained: from 0 the patches' embedding, from 1 also absolute positions,
+            from k >= 2 also the first k - 1 stages.
+        use_checkpoint: recompute activations in the backward pass, which saves memory.
+
+    The others are those of `SwinTransformerBlock`.
+    """
 
     def __init__(
         self,
@@ -57,24 +75,6 @@ class SwinTransformer(Backbone):
         frozen_stages: int = -1,
         use_checkpoint: bool = False,
     ) -> None:
-        """
-        Args:
-            pretrain_img_size: side of the images that absolute positions were learned on.
-            patch_size: side of a patch.
-            embed_dim: channels of the first stage; they double from stage to stage.
-            depths: number of blocks per stage.
-            num_heads: heads per stage.
-            drop_rate: dropout of embeddings, attention outputs and MLP layers.
-            drop_path_rate: that of the last block; it grows from 0 at the first.
-            ape: add learned absolute positions to the patches.
-            patch_norm: normalise the patches' embeddings.
-            out_indices: stages to give.
-            frozen_stages: what is not trained: from 0 the patches' embedding, from 1 also absolute positions,
-                from k >= 2 also the first k - 1 stages.
-            use_checkpoint: recompute activations in the backward pass, which saves memory.
-
-        The others are those of `SwinTransformerBlock`.
-        """
         super().__init__()
         self.out_indices = tuple(out_indices)
         if not set(self.out_indices) <= set(range(len(depths))):
@@ -136,6 +136,7 @@ class SwinTransformer(Backbone):
             x = x + F.interpolate(self.absolute_pos_embed, size=(height, width), mode="bicubic")
         x = self.pos_drop(x.flatten(2).transpose(1, 2))  # (N, L, C)
         outputs = {}
+        # A stage gives its own map, which may go out normalised, and the merged one for the next stage.
         for i, layer in enumerate(self.layers):
             out, out_height, out_width, x, height, width = layer(x, height, width)
             if i in self.out_indices:

@@ -88,7 +88,8 @@ class WindowAttention(nn.Module):
             dropout_p=self.attn_drop if self.training else 0.0,
             scale=self.scale,
         )
-        return self.proj_drop(self.proj(out.transpose(1, 2).flatten(2)))
+        y: Tensor = self.proj_drop(self.proj(out.transpose(1, 2).flatten(2)))
+        return y
 
 
 def _index_offsets(height: int, width: int) -> Tensor:

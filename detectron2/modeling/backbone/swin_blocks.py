@@ -103,7 +103,8 @@ class SwinTransformerBlock(nn.Module):
             raise UserValueError(f"a map of {self.H} x {self.W} pixels does not have {x.shape[1]} of them")
         maps = self.norm1(x).unflatten(1, (self.H, self.W))
         x = x + self.drop_path(self._attend(maps, mask_matrix).flatten(1, 2))
-        return x + self.drop_path(self.mlp(self.norm2(x)))
+        y: Tensor = x + self.drop_path(self.mlp(self.norm2(x)))
+        return y
 
     def _attend(self, x: Tensor, mask: Tensor) -> Tensor:
         """(N, H, W, C) -> the same shape."""
@@ -136,7 +137,8 @@ class PatchMerging(nn.Module):
         quads = maps.unflatten(2, (-1, 2)).unflatten(1, (-1, 2))  # (N, H/2, 2, W/2, 2, C)
         # Checkpoints want the channels column by column: top left, bottom left, top right, bottom right.
         merged = quads.permute(0, 1, 3, 4, 2, 5).flatten(3).flatten(1, 2)  # (N, L/4, 4 C)
-        return self.reduction(self.norm(merged))
+        y: Tensor = self.reduction(self.norm(merged))
+        return y
 
 
 class BasicLayer(nn.Module):

@@ -59,7 +59,7 @@ def window_unpartition(
         (N, H, W, C).
     """
     grid = (-1, pad_hw[0] // window_size, pad_hw[1] // window_size)
-    tiles = windows.unflatten(0, grid).transpose(2, 3)  # (N, H/w, w, W/w, w, C)
+    tiles: Tensor = windows.unflatten(0, grid).transpose(2, 3)  # (N, H/w, w, W/w, w, C)
     return tiles.flatten(3, 4).flatten(1, 2)[:, : hw[0], : hw[1]]
 
 
@@ -142,7 +142,7 @@ def get_abs_pos(abs_pos: Tensor, has_cls_token: bool, hw: tuple[int, int]) -> Te
         raise UserValueError(
             f"position embeddings must fill a square, got {abs_pos.shape[1]} of them; check has_cls_token"
         )
-    grid = abs_pos.unflatten(1, (side, side))
+    grid: Tensor = abs_pos.unflatten(1, (side, side))
     if (side, side) == tuple(hw):
         return grid
     resized = F.interpolate(grid.permute(0, 3, 1, 2), size=hw, mode="bicubic", align_corners=False)
@@ -171,7 +171,8 @@ class PatchEmbed(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C_in, H_image, W_image) -> (N, H, W, C)."""
-        return self.proj(x).permute(0, 2, 3, 1)
+        patches: Tensor = self.proj(x)
+        return patches.permute(0, 2, 3, 1)
 
 
 class Mlp(nn.Module):
@@ -202,7 +203,9 @@ class Mlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., C_in) -> (..., C_out)."""
-        return self.drop(self.fc2(self.drop(self.act(self.fc1(x)))))
+        hidden = self.drop(self.act(self.fc1(x)))
+        y: Tensor = self.drop(self.fc2(hidden))
+        return y
 
 
 class DropPath(nn.Module):
@@ -240,6 +243,13 @@ def init_transformer_weights(module: nn.Module) -> None:
     elif isinstance(module, nn.LayerNorm) and module.elementwise_affine:
         nn.init.ones_(module.weight)
         nn.init.zeros_(module.bias)
+
+
+def make_abs_pos(num_positions: int, channels: int) -> nn.Parameter:
+    """Make the embeddings (1, P, C) that `get_abs_pos` fits to a map."""
+    positions = nn.Parameter(torch.zeros(1, num_positions, channels))
+    nn.init.trunc_normal_(positions, std=0.02)
+    return positions
 
 
 def embed_positions(x: Tensor, abs_pos: Tensor | None, has_cls_token: bool) -> Tensor:

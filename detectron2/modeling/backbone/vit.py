@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -16,7 +15,7 @@ from detectron2.layers.batch_norm import MakeNorm
 
 from .backbone import Backbone
 from .simple_pyramid import SimpleFeaturePyramid
-from .utils import PatchEmbed, embed_positions, init_transformer_weights, spread_drop_path
+from .utils import PatchEmbed, embed_positions, init_transformer_weights, make_abs_pos, spread_drop_path
 from .vit_blocks import Attention, Block, BlockOptions, ResBottleneckBlock
 
 __all__ = [
@@ -30,7 +29,24 @@ __all__ = [
 
 
 class ViT(Backbone):
-    """Vision transformer that gives one map, of the patches' stride."""
+    """Vision transformer that gives one map, of the patches' stride.
+
+    Args:
+        img_size: side of the images that tables of relative positions are made for; others work too.
+        patch_size: side of a patch.
+        embed_dim: C.
+        depth: number of blocks.
+        drop_path_rate: that of the last block; it grows from 0 at the first.
+        use_abs_pos: add learned positions to the patches, interpolated where sizes differ.
+        window_size: side of the windows of the blocks in `window_block_indexes`.
+        residual_block_indexes: blocks with a convolutional block behind them.
+        use_act_checkpoint: recompute activations in the backward pass, which saves memory.
+        pretrain_img_size: side of the images that the positions were learned on.
+        pretrain_use_cls_token: the learned positions include one for a class token.
+        out_feature: name of the map.
+
+    The others are those of `Block`.
+    """
 
     def __init__(
         self,
@@ -56,23 +72,6 @@ class ViT(Backbone):
         pretrain_use_cls_token: bool = True,
         out_feature: str = "last_feat",
     ) -> None:
-        """
-        Args:
-            img_size: side of the images that tables of relative positions are made for; others work too.
-            patch_size: side of a patch.
-            embed_dim: C.
-            depth: number of blocks.
-            drop_path_rate: that of the last block; it grows from 0 at the first.
-            use_abs_pos: add learned positions to the patches, interpolated where sizes differ.
-            window_size: side of the windows of the blocks in `window_block_indexes`.
-            residual_block_indexes: blocks with a convolutional block behind them.
-            use_act_checkpoint: recompute activations in the backward pass, which saves memory.
-            pretrain_img_size: side of the images that the positions were learned on.
-            pretrain_use_cls_token: the learned positions include one for a class token.
-            out_feature: name of the map.
-
-        The others are those of `Block`.
-        """
         super().__init__()
         self.pretrain_use_cls_token = pretrain_use_cls_token
         self.use_act_checkpoint = use_act_checkpoint
@@ -82,8 +81,7 @@ class ViT(Backbone):
         self.pos_embed: nn.Parameter | None = None
         if use_abs_pos:
             num_positions = (pretrain_img_size // patch_size) ** 2 + int(pretrain_use_cls_token)
-            self.pos_embed = nn.Parameter(torch.zeros(1, num_positions, embed_dim))
-            nn.init.trunc_normal_(self.pos_embed, std=0.02)
+            self.pos_embed = make_abs_pos(num_positions, embed_dim)
         common = BlockOptions(
             dim=embed_dim,
             num_heads=num_heads,

@@ -73,7 +73,8 @@ class Attention(nn.Module):
             flat = decomposed_rel_pos(q.flatten(0, 1), self.rel_pos_h, self.rel_pos_w, size, size)
             bias = flat.unflatten(0, (-1, self.num_heads))  # (B, h, H*W, H*W)
         attended = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
-        return self.proj(attended.transpose(1, 2).flatten(2).unflatten(1, size))
+        y: Tensor = self.proj(attended.transpose(1, 2).flatten(2).unflatten(1, size))
+        return y
 
 
 class ResBottleneckBlock(CNNBlockBase):
@@ -188,6 +189,7 @@ class Block(nn.Module):
 
     def _attend(self, x: Tensor) -> Tensor:
         if not self.window_size:
-            return self.attn(x)
+            attended: Tensor = self.attn(x)
+            return attended
         windows, padded_size = window_partition(x, self.window_size)
         return window_unpartition(self.attn(windows), self.window_size, padded_size, (x.shape[1], x.shape[2]))
