@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from typing import IO, Any
 
 from detectron2.utils.file_io import PathHandler, PathManager
-from detectron2.utils.user_errors import UserKeyError
+from detectron2.utils.user_errors import UserKeyError, near
 
 __all__ = ["ModelCatalog", "ModelCatalogHandler"]
 
@@ -95,10 +94,7 @@ class ModelCatalog:
             if short != name and short in models:
                 return to_address(short)
         known = [prefix + short for prefix, (models, _) in families.items() for short in models]
-        near = get_close_matches(name, known, n=3, cutoff=0.4)
-        raise UserKeyError(
-            f"the model catalog has no {name!r}; " + (f"near it are {', '.join(near)}" if near else "")
-        )
+        raise UserKeyError(f"the model catalog has no {name!r}.{near(name, known, cutoff=0.4)}")
 
     @staticmethod
     def _imagenet_address(name: str) -> str:
@@ -116,7 +112,7 @@ class ModelCatalog:
         )
 
 
-class ModelCatalogHandler(PathHandler):
+class ModelCatalogHandler(PathHandler):  # type: ignore[misc]  # iopath has no type information
     """Resolve `catalog://NAME` through the model catalog."""
 
     PREFIX = "catalog://"
@@ -125,12 +121,13 @@ class ModelCatalogHandler(PathHandler):
         return [self.PREFIX]
 
     def _get_local_path(self, path: str, force: bool = False, **kwargs: Any) -> str:
-        return PathManager.get_local_path(
-            ModelCatalog.get(path.removeprefix(self.PREFIX)), force=force, **kwargs
-        )
+        address = ModelCatalog.get(path.removeprefix(self.PREFIX))
+        local_path: str = PathManager.get_local_path(address, force=force, **kwargs)
+        return local_path
 
     def _open(self, path: str, mode: str = "r", buffering: int = -1, **kwargs: Any) -> IO[Any]:
-        return PathManager.open(self._get_local_path(path), mode, buffering=buffering, **kwargs)
+        file: IO[Any] = PathManager.open(self._get_local_path(path), mode, buffering=buffering, **kwargs)
+        return file
 
 
 PathManager.register_handler(ModelCatalogHandler())

@@ -55,7 +55,7 @@ class _LoadSummary(NamedTuple):
     is_surprise: bool
 
 
-class DetectionCheckpointer(Checkpointer):
+class DetectionCheckpointer(Checkpointer):  # type: ignore[misc]  # fvcore has no type information
     """Save and load a model and everything that belongs to its training.
 
     Loads its own files, the model zoo's and Detectron's `.pkl`, `.safetensors`, and ImageNet backbones under
@@ -64,8 +64,8 @@ class DetectionCheckpointer(Checkpointer):
     that fails leaves the model as it was.
 
     Attributes:
-        notes: plain data about the run that `save` puts into every file, under a key of its own that other
-            loaders ignore; see `detectron2.checkpoint.notes`.
+        notes: plain data about the run that `save` puts into every file, under the key "detectron2", which
+            other loaders ignore.
     """
 
     def __init__(
@@ -180,7 +180,7 @@ class DetectionCheckpointer(Checkpointer):
         """Return the path of the last checkpoint in `save_dir`, "" if there is none."""
         try:
             with self.path_manager.open(os.path.join(self.save_dir, _LAST), "r") as file:
-                name = file.read().strip()
+                name: str = file.read().strip()
         except OSError:
             return ""  # another process may just have removed it
         return os.path.join(self.save_dir, name)
@@ -195,7 +195,9 @@ class DetectionCheckpointer(Checkpointer):
         if not all(everywhere):
             source = everywhere.index(True)
             logger.warning("Not every process can read %s: it is sent over from process %d", address, source)
-            return comm.all_gather(self._load_file(path) if comm.get_rank() == source else None)[source]
+            sent = comm.all_gather(self._load_file(path) if comm.get_rank() == source else None)
+            checkpoint: dict[str, Any] = sent[source]
+            return checkpoint
         try:
             return self._load_file(path)
         except CheckpointFileError as error:

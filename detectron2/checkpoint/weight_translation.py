@@ -10,13 +10,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from detectron2.utils.registry import Registry
 from detectron2.utils.user_errors import UserValueError
 
 __all__ = [
     "WEIGHT_TRANSLATOR_REGISTRY",
+    "Array",
     "BackboneLayout",
     "ConvertedBackbone",
     "WeightTranslator",
@@ -29,8 +30,17 @@ __all__ = [
     "require_whole",
 ]
 
-Array = TypeVar("Array")  # a torch tensor or NumPy array: only its shape is looked at
 Shape = tuple[int, ...]
+
+
+class HasShape(Protocol):
+    """A torch tensor, a NumPy array, or what else has a shape; nothing more of it is looked at."""
+
+    @property
+    def shape(self) -> Shape: ...
+
+
+Array = TypeVar("Array", bound=HasShape)
 
 _MAX_LISTED = 12
 
@@ -163,7 +173,7 @@ def convert_backbone(weights: Mapping[str, Array]) -> ConvertedBackbone[Array]:
     return translator.translate(weights)
 
 
-def _describe_stranger(weights: Mapping[str, Any]) -> str:
+def _describe_stranger(weights: Mapping[str, HasShape]) -> str:
     if read_layout(weights) is not None:
         return "the weights have this package's names already, there is nothing to convert"
     return (
@@ -172,7 +182,7 @@ def _describe_stranger(weights: Mapping[str, Any]) -> str:
     )
 
 
-def read_layout(weights: Mapping[str, Any]) -> BackboneLayout | None:
+def read_layout(weights: Mapping[str, HasShape]) -> BackboneLayout | None:
     """Read the architecture of the backbone among weights under our names, None where there is none.
 
     Args:
@@ -197,7 +207,9 @@ def explain_conflicts(file: BackboneLayout, model: BackboneLayout) -> str | None
     )
 
 
-def require_whole(layout: BackboneLayout, weights: Mapping[str, Any], *, unknown: Iterable[str] = ()) -> None:
+def require_whole(
+    layout: BackboneLayout, weights: Mapping[str, HasShape], *, unknown: Iterable[str] = ()
+) -> None:
     """Compare weights with what their architecture demands, tensor by tensor.
 
     Args:

@@ -28,7 +28,7 @@ def test_every_detector_has_an_address_of_its_own() -> None:
 
 
 def test_unknown_name_lists_near_ones() -> None:
-    with pytest.raises(KeyError, match="near it are ImageNetPretrained/MSRA/R-50"):
+    with pytest.raises(KeyError, match="Did you mean ImageNetPretrained/MSRA/R-50"):
         ModelCatalog.get("ImageNetPretrained/MSRA/R-51")
     with pytest.raises(KeyError, match="has no"):
         ModelCatalog.get("")

@@ -30,7 +30,7 @@ REMOTE_BASE_VARIABLE = "DETECTRON2_REMOTE_BASE"
 """Environment variable; any value but "" and "0" lets `_BASE_` name files of another place than its own."""
 
 
-class CfgNode(_CfgNode):
+class CfgNode(_CfgNode):  # type: ignore[misc]  # fvcore has no type information
     """A section of a config: a dictionary whose keys are attributes too.
 
     It is a `fvcore.common.config.CfgNode` and keeps its meaning: values keep the type of the default that
@@ -41,7 +41,8 @@ class CfgNode(_CfgNode):
 
     @classmethod
     def _open_cfg(cls, filename: str) -> IO[str]:
-        return PathManager.open(filename, "r")
+        file: IO[str] = PathManager.open(filename, "r")
+        return file
 
     @classmethod
     def load_yaml_with_base(cls, filename: str, allow_unsafe: bool = False) -> dict[str, Any]:

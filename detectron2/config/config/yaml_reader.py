@@ -22,7 +22,7 @@ from detectron2.utils.user_errors import UserValueError
 try:
     from yaml import CSafeLoader as _BaseLoader
 except ImportError:  # PyYAML without libyaml: slower, reads the same
-    from yaml import SafeLoader as _BaseLoader  # type: ignore[assignment]
+    from yaml import SafeLoader as _BaseLoader  # type: ignore[assignment]  # a twin, not a subclass
 
 _EVAL_TAG = "tag:yaml.org,2002:python/object/apply:eval"
 _TUPLE_TAG = "tag:yaml.org,2002:python/tuple"

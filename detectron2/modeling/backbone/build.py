@@ -42,7 +42,10 @@ def build_region_stage(cfg: CfgNode) -> list[CNNBlockBase]:
     A backbone that registers no such stage gets the one of ResNet.
     """
     name = cfg.MODEL.BACKBONE.NAME
-    return REGION_STAGE_REGISTRY.get(name if name in REGION_STAGE_REGISTRY else "build_resnet_backbone")(cfg)
+    builder: RegionStageBuilder = REGION_STAGE_REGISTRY.get(
+        name if name in REGION_STAGE_REGISTRY else "build_resnet_backbone"
+    )
+    return builder(cfg)
 
 
 def build_backbone(cfg: CfgNode, input_shape: ShapeSpec | None = None) -> Backbone:

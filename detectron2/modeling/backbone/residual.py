@@ -91,7 +91,8 @@ class BasicBlock(ResidualBlock):
             c2_msra_fill(conv)
 
     def branch(self, x: Tensor) -> Tensor:
-        return self.conv2(F.relu_(self.conv1(x)))
+        out: Tensor = self.conv2(F.relu_(self.conv1(x)))
+        return out
 
 
 class BottleneckBlock(ResidualBlock):
@@ -143,7 +144,8 @@ class BottleneckBlock(ResidualBlock):
             c2_msra_fill(conv)
 
     def branch(self, x: Tensor) -> Tensor:
-        return self.conv3(self.middle(F.relu_(self.conv1(x))))
+        out: Tensor = self.conv3(self.middle(F.relu_(self.conv1(x))))
+        return out
 
     conv2: nn.Module
 
@@ -275,8 +277,10 @@ def make_offset_conv(
 
 def run_deform_conv(conv: nn.Module, offset_conv: nn.Module, x: Tensor) -> Tensor:
     """Run `conv` on `x` where `offset_conv` says and, if it is modulated, with the weights that it says."""
-    predicted = offset_conv(x)
-    if not isinstance(conv, ModulatedDeformConv):
-        return conv(x, predicted)
-    first, second, weight_logits = predicted.chunk(3, dim=1)
-    return conv(x, torch.cat((first, second), dim=1), weight_logits.sigmoid())
+    predicted: Tensor = offset_conv(x)
+    if isinstance(conv, ModulatedDeformConv):
+        first, second, weight_logits = predicted.chunk(3, dim=1)
+        out: Tensor = conv(x, torch.cat((first, second), dim=1), weight_logits.sigmoid())
+    else:
+        out = conv(x, predicted)
+    return out

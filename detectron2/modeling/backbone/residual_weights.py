@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping
-from typing import TypeVar
 
 from detectron2.checkpoint.weight_translation import (
     WEIGHT_TRANSLATOR_REGISTRY,
+    Array,
     ConvertedBackbone,
     WeightTranslator,
     list_names,
@@ -22,7 +22,6 @@ from .residual_layout import ResidualLayout, count_blocks, own_shapes
 
 __all__ = ["ResNetWeights", "TorchvisionNames", "conv_shape", "find_prefix"]
 
-Array = TypeVar("Array")
 Shape = tuple[int, ...]
 
 # What wraps a backbone, outermost first.
@@ -102,9 +101,7 @@ class ResNetWeights(WeightTranslator):
                 unknown.append(name)
             else:
                 converted[new_name] = value
-        layout = self.read_layout(
-            {name: tuple(value.shape) for name, value in converted.items()}  # type: ignore[attr-defined]  # arrays of any library have shapes
-        )
+        layout = self.read_layout({name: tuple(value.shape) for name, value in converted.items()})
         if layout is None:
             raise UserValueError(
                 f"the backbone misses its stem or first block; there are {list_names(converted)}"

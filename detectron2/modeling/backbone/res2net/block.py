@@ -143,7 +143,8 @@ class Res2NetBottleneckBlock(BottleneckBlock):
         return torch.cat(outputs, dim=1)
 
     def _convolve(self, index: int, split: Tensor) -> Tensor:
-        return self.convs[index](split)
+        out: Tensor = self.convs[index](split)
+        return out
 
 
 class DeformRes2NetBottleneckBlock(Res2NetBottleneckBlock):
