@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from fvcore.transforms.transform import Transform, TransformList
 
 from detectron2.config.config.construction import configurable
 from detectron2.structures.boxes import BoxMode
@@ -28,7 +29,6 @@ from .detection_utils.sem_seg import read_sem_seg
 from .transforms.augmentation import AugInput, Augmentation, AugmentationList
 from .transforms.augmentation_impl.cropping import RandomCrop
 from .transforms.build import build_augmentation
-from .transforms.transform import Transform, TransformList
 
 logger = logging.getLogger(__name__)
 

@@ -239,14 +239,14 @@ def test_loader_from_config(cfg: Any, dataset_name: str | list[str], mapper: Any
 
 @configurable(from_config=test_loader_from_config)
 def build_detection_test_loader(
-    dataset: list[Any] | torchdata.Dataset,
+    dataset: list[Any] | torchdata.Dataset[Any],
     *,
     mapper: Callable[[dict[str, Any]], Any] | None,
-    sampler: torchdata.Sampler | None = None,
+    sampler: torchdata.Sampler[Any] | None = None,
     batch_size: int = 1,
     num_workers: int = 0,
     collate_fn: Callable[[list[Any]], Any] | None = None,
-) -> torchdata.DataLoader:
+) -> torchdata.DataLoader[Any]:
     """Make the loader of one pass over a data set. Takes these arguments, or a config and the data set's
     name.
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -203,7 +203,9 @@ def register_coco_panoptic_separated(
     )
 
 
-def _load_separated(name: str, instances_json: Path, image_root: Path, load_stuff: partial) -> list[Record]:
+def _load_separated(
+    name: str, instances_json: Path, image_root: Path, load_stuff: Callable[[], list[Record]]
+) -> list[Record]:
     return merge_to_panoptic(load_coco_json(instances_json, image_root, name), load_stuff())
 
 

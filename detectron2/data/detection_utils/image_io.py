@@ -62,7 +62,8 @@ def convert_PIL_to_numpy(image: Image.Image, format: str | None) -> np.ndarray:
     if format == "BGR":
         return array[:, :, ::-1]
     if format == "YUV-BT.601":
-        return (array / 255.0) @ np.array(RGB_TO_YUV).T
+        pixels: np.ndarray = (array / 255.0) @ np.array(RGB_TO_YUV).T
+        return pixels
     return array
 
 
@@ -80,7 +81,8 @@ def convert_image_to_rgb(image: np.ndarray | torch.Tensor, format: str) -> np.nd
     if format == "BGR":
         return array[:, :, [2, 1, 0]]
     if format == "YUV-BT.601":
-        return ((array @ np.array(YUV_TO_RGB).T) * 255.0).clip(0, 255).astype(np.uint8)
+        pixels: np.ndarray = ((array @ np.array(YUV_TO_RGB).T) * 255.0).clip(0, 255).astype(np.uint8)
+        return pixels
     if format == "L":
         gray = array[:, :, 0] if array.ndim == 3 else array
         return np.repeat(gray.astype(np.uint8)[:, :, None], 3, axis=2)

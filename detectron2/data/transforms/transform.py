@@ -42,7 +42,7 @@ def _from_pil(image: Image.Image, like: np.ndarray) -> np.ndarray:
     return result[:, :, None] if result.ndim < like.ndim else result
 
 
-class CropTransform(_FvcoreCropTransform):
+class CropTransform(_FvcoreCropTransform):  # type: ignore[misc]  # fvcore has no types
     """fvcore's crop, with polygons clipped by plain arithmetic instead of the shapely package."""
 
     def apply_polygons(self, polygons: list[np.ndarray]) -> list[np.ndarray]:
@@ -78,10 +78,11 @@ def _clip_polygon(polygon: np.ndarray, x0: float, y0: float, x1: float, y1: floa
 
 def _has_area(polygon: np.ndarray) -> bool:
     x, y = polygon.T
-    return abs(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1))) > 0
+    has_area: bool = abs(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1))) > 0
+    return has_area
 
 
-class ExtentTransform(Transform):
+class ExtentTransform(Transform):  # type: ignore[misc]  # fvcore has no types
     """Cut ``src_rect`` out of the image and scale it to ``output_size``; the rectangle may reach outside."""
 
     def __init__(
@@ -128,7 +129,7 @@ class ExtentTransform(Transform):
         return self._sample(segmentation, Image.Resampling.NEAREST, self.fill)
 
 
-class ResizeTransform(Transform):
+class ResizeTransform(Transform):  # type: ignore[misc]  # fvcore has no types
     """Scale the whole image to a given size.
 
     uint8 images go through Pillow, whose down-scaling averages all source pixels; others through PyTorch.
@@ -161,7 +162,8 @@ class ResizeTransform(Transform):
         """Scale (N, 2) points."""
         if not np.issubdtype(coords.dtype, np.floating):
             coords = coords.astype(np.float64)
-        return coords * np.array([self.new_w / self.w, self.new_h / self.h], dtype=coords.dtype)
+        moved: np.ndarray = coords * np.array([self.new_w / self.w, self.new_h / self.h], dtype=coords.dtype)
+        return moved
 
     def apply_segmentation(self, segmentation: np.ndarray) -> np.ndarray:
         """Like ``apply_image``, by nearest neighbour."""
@@ -195,7 +197,7 @@ def _resize_by_torch(img: np.ndarray, size: tuple[int, int], interp: int) -> np.
     return channels_last.reshape((*img.shape[:-3], *size, img.shape[-1]))
 
 
-class RotationTransform(Transform):
+class RotationTransform(Transform):  # type: ignore[misc]  # fvcore has no types
     """Rotate counter-clockwise about a point."""
 
     def __init__(
@@ -249,7 +251,8 @@ class RotationTransform(Transform):
         coords = np.asarray(coords, dtype=float)
         if len(coords) == 0 or self.angle % 360 == 0:
             return coords
-        return coords @ self.rm_coords[:, :2].T + self.rm_coords[:, 2]
+        moved: np.ndarray = coords @ self.rm_coords[:, :2].T + self.rm_coords[:, 2]
+        return moved
 
     def apply_segmentation(self, segmentation: np.ndarray) -> np.ndarray:
         """Like ``apply_image``, by nearest neighbour."""
@@ -277,7 +280,7 @@ class RotationTransform(Transform):
         return TransformList([back, CropTransform(x0, y0, self.w, self.h)])
 
 
-class ColorTransform(Transform):
+class ColorTransform(Transform):  # type: ignore[misc]  # fvcore has no types
     """Any function of the image array that leaves geometry alone."""
 
     def __init__(self, op: Callable[[np.ndarray], np.ndarray]) -> None:
@@ -292,7 +295,8 @@ class ColorTransform(Transform):
 
     def apply_image(self, img: np.ndarray) -> np.ndarray:
         """Call ``op``."""
-        return self.op(img)
+        changed: np.ndarray = self.op(img)
+        return changed
 
     def apply_coords(self, coords: np.ndarray) -> np.ndarray:
         """Return the points unchanged."""

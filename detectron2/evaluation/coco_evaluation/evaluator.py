@@ -117,7 +117,8 @@ class COCOEvaluator(DatasetEvaluator):
             )
             convert_to_coco_json(self._dataset_name, json_file, allow_cached=self._allow_cached_coco)
         with PathManager.open(json_file, "r") as file:
-            return json.load(file)
+            content: dict[str, Any] = json.load(file)
+            return content
 
     @cached_property
     def _coco_api(self) -> COCO:
@@ -312,7 +313,7 @@ def _detection_limits(max_dets_per_image: int | Sequence[int] | None) -> list[in
     return sorted(set(limits))
 
 
-class COCOevalMaxDets(COCOeval):
+class COCOevalMaxDets(COCOeval):  # type: ignore[misc]  # pycocotools has no types
     """`COCOeval` whose summary follows `params.maxDets` for AP as well, where the original insists on 100."""
 
     def summarize(self) -> None:

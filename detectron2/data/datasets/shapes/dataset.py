@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -41,7 +42,7 @@ _COLOURS = {
     "sand": (225, 200, 145),
 }
 
-SHAPES_CATEGORIES: list[dict] = [
+SHAPES_CATEGORIES: list[dict[str, Any]] = [
     {
         "id": first_id + position,
         "name": name,

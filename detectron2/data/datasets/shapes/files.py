@@ -113,7 +113,7 @@ def write_split(
     recipe: SplitRecipe,
     num_images: int,
     render: SceneRenderer,
-    categories: list[dict],
+    categories: list[dict[str, Any]],
     num_workers: int = 1,
 ) -> int:
     """Write the first `num_images` scenes of a split, except for those that are there already.
@@ -163,7 +163,8 @@ def is_complete(files: SplitFiles, recipe: SplitRecipe, num_images: int) -> bool
 
 def _read_json(path: Path) -> dict[str, Any] | None:
     try:
-        return json.loads(path.read_text())
+        content: dict[str, Any] | None = json.loads(path.read_text())
+        return content
     except (FileNotFoundError, json.JSONDecodeError):
         return None
 
@@ -177,7 +178,7 @@ def _read_records(files: SplitFiles, recipe: SplitRecipe) -> dict[int, dict[str,
             records.update((record["image"]["id"] - 1, record) for record in content["records"])
     panoptic, instances = _read_json(files.panoptic_json), _read_json(files.instances_json)
     if panoptic is not None and instances is not None and panoptic.get("info") == recipe.as_info():
-        things: dict[int, list[dict]] = {image["id"]: [] for image in panoptic["images"]}
+        things: dict[int, list[dict[str, Any]]] = {image["id"]: [] for image in panoptic["images"]}
         for annotation in instances["annotations"]:
             things[annotation["image_id"]].append(annotation)
         for image, segments in zip(panoptic["images"], panoptic["annotations"]):
@@ -191,8 +192,8 @@ def _read_records(files: SplitFiles, recipe: SplitRecipe) -> dict[int, dict[str,
 
 
 def _map_chunks(
-    work: Callable[[list[int]], dict[int, dict]], chunks: list[list[int]], num_workers: int
-) -> Iterator[dict[int, dict]]:
+    work: Callable[[list[int]], dict[int, dict[str, Any]]], chunks: list[list[int]], num_workers: int
+) -> Iterator[dict[int, dict[str, Any]]]:
     if num_workers <= 1 or len(chunks) == 1:
         yield from map(work, chunks)
         return
@@ -212,7 +213,7 @@ def _write_chunk(
     files: SplitFiles,
     recipe: SplitRecipe,
     render: SceneRenderer,
-    category_of: dict[str, dict],
+    category_of: dict[str, dict[str, Any]],
     indices: list[int],
 ) -> dict[int, dict[str, Any]]:
     """Draw and write some scenes, then note in a part file that they are done."""
@@ -224,7 +225,7 @@ def _write_chunk(
 
 
 def _write_scene(
-    files: SplitFiles, image_id: int, scene: Scene, category_of: dict[str, dict]
+    files: SplitFiles, image_id: int, scene: Scene, category_of: dict[str, dict[str, Any]]
 ) -> dict[str, Any]:
     """Write the two pictures of a scene and return its annotations."""
     height, width = scene.segment_ids.shape
@@ -269,7 +270,7 @@ def _replacing(path: Path) -> Iterator[Path]:
 
 
 def _segment_colours(
-    segments: Iterable[SceneSegment], category_of: dict[str, dict]
+    segments: Iterable[SceneSegment], category_of: dict[str, dict[str, Any]]
 ) -> dict[int, tuple[int, int, int]]:
     """Give every segment a colour of its own, near that of its category."""
     colours: dict[int, tuple[int, int, int]] = {}
@@ -287,7 +288,7 @@ def _segment_colours(
 
 
 def _write_annotations(
-    files: SplitFiles, recipe: SplitRecipe, records: list[dict[str, Any]], categories: list[dict]
+    files: SplitFiles, recipe: SplitRecipe, records: list[dict[str, Any]], categories: list[dict[str, Any]]
 ) -> None:
     images = [record["image"] for record in records]
     annotations = [annotation for record in records for annotation in record["instances"]]
