@@ -119,8 +119,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not found or (args.splits and missing):
         print(
             f"error: there is no {', no '.join(missing)}. Set --root, or DETECTRON2_DATASETS, to the folder "
-            "that has "
-            f"{args.dataset}/; datasets/README.md shows what lies in it.",
+            f"that has {args.dataset}/; datasets/README.md shows what lies in it.",
             file=sys.stderr,
         )
         return 1

@@ -160,8 +160,7 @@ class DatasetMapper:
         if ids.shape != expected:
             raise SizeMismatchError(
                 f"Panoptic PNG {dataset_dict['pan_seg_file_name']!r} is {ids.shape[1]} x {ids.shape[0]} "
-                "(width x "
-                f"height), but image {dataset_dict['file_name']!r} is {expected[1]} x {expected[0]}."
+                f"(width x height), but image {dataset_dict['file_name']!r} is {expected[1]} x {expected[0]}."
             )
         return ids
 

@@ -50,9 +50,8 @@ def _local_batch_size(total_batch_size: int, single_gpu_batch_size: int | None) 
         return single_gpu_batch_size
     if total_batch_size <= 0 or total_batch_size % world_size:
         raise UserValueError(
-            f"The total batch size must be a positive multiple of the number of processes: "
-            "SOLVER.IMS_PER_BATCH is "
-            f"{total_batch_size}, and there are {world_size} processes."
+            "The total batch size must be a positive multiple of the number of processes: "
+            f"SOLVER.IMS_PER_BATCH is {total_batch_size}, and there are {world_size} processes."
         )
     return total_batch_size // world_size
 

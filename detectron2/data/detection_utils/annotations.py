@@ -125,8 +125,7 @@ def _transform_segmentation(segmentation: Any, transforms: Transforms, image_siz
     if tuple(mask.shape[:2]) != tuple(image_size):
         raise UserValueError(
             f"A mask has size {tuple(mask.shape[:2])} after the transforms, but its image has "
-            f"{tuple(image_size)}. "
-            "The mask in the annotation must be as large as the image file."
+            f"{tuple(image_size)}. The mask in the annotation must be as large as the image file."
         )
     return mask
 
@@ -178,8 +177,8 @@ def transform_keypoint_annotations(
         if keypoint_hflip_indices is None:
             raise UserValueError(
                 "A horizontal flip of keypoints needs keypoint_hflip_indices. Give the data set "
-                "keypoint_names and "
-                "keypoint_flip_map in its metadata, or turn flipping off (INPUT.RANDOM_FLIP 'none')."
+                "keypoint_names and keypoint_flip_map in its metadata, or turn flipping off "
+                "(INPUT.RANDOM_FLIP 'none')."
             )
         if len(keypoint_hflip_indices) != len(points):
             raise UserValueError(

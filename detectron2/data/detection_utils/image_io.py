@@ -145,8 +145,8 @@ def check_image_size(dataset_dict: dict[str, Any], image: np.ndarray) -> None:
         source = f" of data set {dataset_dict['dataset_name']!r}" if "dataset_name" in dataset_dict else ""
         raise SizeMismatchError(
             f"Image {dataset_dict.get('file_name', '')!r}{source} is {width} x {height} (width x height), "
-            "but its "
-            f"annotation says {expected[0]} x {expected[1]}. Correct the annotation's size or the image file."
+            f"but its annotation says {expected[0]} x {expected[1]}. Correct the annotation's size or the "
+            "image file."
         )
     dataset_dict.setdefault("width", width)
     dataset_dict.setdefault("height", height)
