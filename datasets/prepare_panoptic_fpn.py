@@ -46,7 +46,7 @@ def write_stuff_map(
         annotation: of the panoptic JSON.
         panoptic_root: folder of the panoptic PNGs.
         stuff_root: folder of the maps.
-        labels: see ``label_of_each_category``.
+        labels: category id -> label in the map.
     """
     source = panoptic_root / annotation["file_name"]
     segments = annotation["segments_info"]

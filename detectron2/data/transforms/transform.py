@@ -19,6 +19,8 @@ from PIL import Image
 
 from detectron2.utils.user_errors import UserNotImplementedError, UserValueError
 
+from .polygon_clipping import clip_polygon, has_area
+
 __all__ = [
     "ColorTransform",
     "CropTransform",
@@ -54,32 +56,8 @@ class CropTransform(_FvcoreCropTransform):  # type: ignore[misc]  # fvcore has n
         Args:
             polygons: (N, 2) arrays of (x, y).
         """
-        clipped = (_clip_polygon(p, self.x0, self.y0, self.x0 + self.w, self.y0 + self.h) for p in polygons)
-        return [self.apply_coords(p) for p in clipped if len(p) >= 3 and _has_area(p)]
-
-
-def _clip_polygon(polygon: np.ndarray, x0: float, y0: float, x1: float, y1: float) -> np.ndarray:
-    """Sutherland-Hodgman: cut by the four sides of the window, one after the other. (N, 2) -> (M, 2)."""
-    points = np.array(polygon, dtype=np.float64).reshape(-1, 2)
-    for axis, sign, bound in ((0, 1, x0), (0, -1, x1), (1, 1, y0), (1, -1, y1)):
-        depth = sign * (points[:, axis] - bound)  # >= 0 inside
-        if len(points) == 0 or (depth >= 0).all():
-            continue
-        following, next_depth = np.roll(points, -1, axis=0), np.roll(depth, -1)
-        crosses = (depth >= 0) != (next_depth >= 0)
-        share = np.divide(depth, depth - next_depth, out=np.zeros_like(depth), where=crosses)
-        crossing = points + share[:, None] * (following - points)
-        crossing[:, axis] = bound
-        # Every kept corner is followed by the point where its edge leaves or enters the window.
-        both = np.stack([points, crossing], axis=1).reshape(-1, 2)
-        points = both[np.stack([depth >= 0, crosses], axis=1).reshape(-1)]
-    return points
-
-
-def _has_area(polygon: np.ndarray) -> bool:
-    x, y = polygon.T
-    has_area: bool = abs(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1))) > 0
-    return has_area
+        clipped = (clip_polygon(p, self.x0, self.y0, self.x0 + self.w, self.y0 + self.h) for p in polygons)
+        return [self.apply_coords(p) for p in clipped if len(p) >= 3 and has_area(p)]
 
 
 class ExtentTransform(Transform):  # type: ignore[misc]  # fvcore has no types

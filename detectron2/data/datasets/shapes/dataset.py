@@ -17,7 +17,8 @@ import numpy as np
 
 from detectron2.utils.user_errors import UserValueError
 
-from .files import SplitFiles, SplitRecipe, is_complete, write_split
+from .files import is_complete, write_split
+from .layout import SplitFiles, SplitRecipe
 from .scene import STUFF_NAMES, THING_NAMES, Scene, SceneStyle, compose_scene
 from .single import LabelledShape, compose_single
 

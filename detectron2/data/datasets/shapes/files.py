@@ -18,7 +18,6 @@ import signal
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -33,6 +32,7 @@ from detectron2.structures import rle
 from detectron2.structures.panoptic_ids import id_of_color
 from detectron2.utils.file_io import atomic_write
 
+from .layout import SplitFiles, SplitRecipe
 from .scene import Scene, SceneSegment
 
 logger = logging.getLogger(__name__)
@@ -41,71 +41,6 @@ _CHUNK_SIZE = 25
 _JPEG_QUALITY = 92
 
 SceneRenderer = Callable[[int], Scene]
-
-
-@dataclass(frozen=True)
-class SplitFiles:
-    """Where one split lies on disk.
-
-    Attributes:
-        root: the folder `shapes`.
-        split: "train" or "val".
-    """
-
-    root: Path
-    split: str
-
-    @property
-    def image_root(self) -> Path:
-        return self.root / self.split
-
-    @property
-    def panoptic_root(self) -> Path:
-        return self.root / f"panoptic_{self.split}"
-
-    @property
-    def panoptic_json(self) -> Path:
-        return self.root / "annotations" / f"panoptic_{self.split}.json"
-
-    @property
-    def instances_json(self) -> Path:
-        return self.root / "annotations" / f"instances_{self.split}.json"
-
-    @property
-    def parts_root(self) -> Path:
-        return self.root / "annotations" / f".parts_{self.split}"
-
-    def image_file(self, image_id: int) -> Path:
-        """The JPEG of one image."""
-        return self.image_root / f"{image_id:012d}.jpg"
-
-    def panoptic_file(self, image_id: int) -> Path:
-        """The PNG with the segment ids of one image."""
-        return self.panoptic_root / f"{image_id:012d}.png"
-
-
-@dataclass(frozen=True)
-class SplitRecipe:
-    """What a split is made of; written into its annotation files, so that a later run can tell what is there.
-
-    Attributes:
-        seed: of the random stream.
-        image_size: (height, width).
-        generator: version of the generator; pictures of another version are made again.
-    """
-
-    seed: int
-    image_size: tuple[int, int]
-    generator: int
-
-    def as_info(self) -> dict[str, Any]:
-        """The fields that go into the `info` of an annotation file."""
-        return {
-            "description": "shapes, drawn by detectron2.data.datasets.shapes",
-            "seed": self.seed,
-            "image_size": list(self.image_size),
-            "generator": self.generator,
-        }
 
 
 def write_split(
