@@ -46,7 +46,7 @@ def write_stuff_map(
         annotation: of the panoptic JSON.
         panoptic_root: folder of the panoptic PNGs.
         stuff_root: folder of the maps.
-        labels: see ``label_of_each_category``.
+        labels: category id -> label in the map.
     """
     source = panoptic_root / annotation["file_name"]
     segments = annotation["segments_info"]
@@ -119,8 +119,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not found or (args.splits and missing):
         print(
             f"error: there is no {', no '.join(missing)}. Set --root, or DETECTRON2_DATASETS, to the folder "
-            "that has "
-            f"{args.dataset}/; datasets/README.md shows what lies in it.",
+            f"that has {args.dataset}/; datasets/README.md shows what lies in it.",
             file=sys.stderr,
         )
         return 1

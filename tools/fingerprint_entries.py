@@ -65,11 +65,11 @@ ENTRIES = {
     "panoptic_fpn_R_50": Entry(PANOPTIC, SMALL_ANCHORS),
     "panoptic_fpn_R2_101": Entry(
         "COCO-PanopticSegmentation/panoptic_fpn_R2_101_3x.yaml",
-        {**WHOLE_RES2NET, "MODEL.RES2NET.STAGE_POOL": "False"},
+        {**WHOLE_RES2NET, "MODEL.RES2NET.STAGE_POOL": "false"},
     ),
     "panoptic_fpn_R2_101_v1b": Entry(
         "COCO-PanopticSegmentation/panoptic_fpn_R2_101_v1b_3x.yaml",
-        {**WHOLE_RES2NET, "MODEL.RES2NET.STAGE_POOL": "True"},
+        {**WHOLE_RES2NET, "MODEL.RES2NET.STAGE_POOL": "true"},
     ),
     "mask_rcnn_R2_50_BN": Entry(
         "COCO-InstanceSegmentation/mask_rcnn_R2_50_FPN_1x.yaml",

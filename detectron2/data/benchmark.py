@@ -50,7 +50,7 @@ def iter_benchmark(
     return sum(seconds) / max(len(seconds), 1), seconds
 
 
-class _FixedElements(data.IterableDataset):
+class _FixedElements(data.IterableDataset[Any]):
     """Yields the same few elements for ever, so that only passing them on takes time."""
 
     def __init__(self, elements: list[Any]) -> None:

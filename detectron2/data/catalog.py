@@ -59,7 +59,7 @@ def _fingerprint(func: types.FunctionType) -> tuple[Any, ...]:
     )  # fmt: skip
 
 
-class _DatasetCatalog(UserDict):
+class _DatasetCatalog(UserDict[str, Any]):
     """Name -> function without arguments that returns the data set, in the format of ``load_coco_json`` or
     its own."""
 
@@ -185,7 +185,7 @@ def _shorten(value: Any) -> str:
     return text if len(text) <= 120 else text[:117] + "..."
 
 
-class _MetadataCatalog(UserDict):
+class _MetadataCatalog(UserDict[str, Any]):
     """Name -> ``Metadata``, made empty on first use."""
 
     def get(self, name: str) -> Metadata:  # type: ignore[override]  # the contract has no default
@@ -194,7 +194,8 @@ class _MetadataCatalog(UserDict):
             raise UserValueError("MetadataCatalog.get needs the name of a data set, got an empty one.")
         if name not in self.data:
             self.data[name] = Metadata(name=name)
-        return self.data[name]
+        metadata: Metadata = self.data[name]
+        return metadata
 
     def list(self) -> list[str]:
         """Names of all data sets that have metadata."""

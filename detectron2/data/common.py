@@ -30,10 +30,10 @@ __all__ = [
 ]
 
 
-class _MapIterableDataset(data.IterableDataset):
+class _MapIterableDataset(data.IterableDataset[Any]):
     """The elements of an iterable data set, mapped; those that map to None are left out."""
 
-    def __init__(self, dataset: data.IterableDataset, map_func: Callable[[Any], Any]) -> None:
+    def __init__(self, dataset: data.IterableDataset[Any], map_func: Callable[[Any], Any]) -> None:
         self._dataset = dataset
         self._map_func = PicklableWrapper(map_func)
 
@@ -44,7 +44,7 @@ class _MapIterableDataset(data.IterableDataset):
         return (mapped for mapped in map(self._map_func, self._dataset) if mapped is not None)
 
 
-class MapDataset(data.Dataset):
+class MapDataset(data.Dataset[Any]):
     """Apply a function to the elements of a data set.
 
     Where the function returns None, another element is drawn at random from those that have not done so.
@@ -124,10 +124,12 @@ def set_default_dataset_from_list_serialize_method(new: Callable[[Sequence[Any]]
         _DEFAULT_DATASET_FROM_LIST_SERIALIZE_METHOD = before
 
 
-class DatasetFromList(data.Dataset):
+class DatasetFromList(data.Dataset[Any]):
     """A list as a data set."""
 
-    def __init__(self, lst: list, copy: bool = True, serialize: bool | Callable[[list], Any] = True) -> None:
+    def __init__(
+        self, lst: list[Any], copy: bool = True, serialize: bool | Callable[[list[Any]], Any] = True
+    ) -> None:
         """
         Args:
             lst: the elements.
@@ -151,11 +153,15 @@ class DatasetFromList(data.Dataset):
         return copy.deepcopy(item) if self._copy and not self._serialize else item
 
 
-class ToIterableDataset(data.IterableDataset):
+class ToIterableDataset(data.IterableDataset[Any]):
     """The stream of elements in a sampler's order."""
 
     def __init__(
-        self, dataset: data.Dataset, sampler: Sampler, shard_sampler: bool = True, shard_chunk_size: int = 1
+        self,
+        dataset: data.Dataset[Any],
+        sampler: Sampler[int],
+        shard_sampler: bool = True,
+        shard_chunk_size: int = 1,
     ) -> None:
         """
         Args:
@@ -195,7 +201,7 @@ def _share_of_worker(indices: Iterator[int], chunk_size: int) -> Iterator[int]:
     )
 
 
-class AspectRatioGroupedDataset(data.IterableDataset):
+class AspectRatioGroupedDataset(data.IterableDataset[Any]):
     """Batches of images that are all wider than high, or all not, so that little of a batch is padding.
 
     Batches come in the order in which they fill up, so which images are in the k-th one follows from the

@@ -9,27 +9,26 @@ from typing import Any
 
 import numpy as np
 import torch
+from fvcore.transforms.transform import Transform, TransformList
 
 from detectron2.config.config.construction import configurable
 from detectron2.structures.boxes import BoxMode
 from detectron2.utils.user_errors import UserValueError
 
-from .detection_utils.annotations import (
-    annotations_to_instances,
-    annotations_to_instances_rotated,
-    filter_empty_instances,
-    transform_instance_annotations,
-    transform_proposals,
-)
+from .detection_utils.annotations import transform_instance_annotations, transform_proposals
 from .detection_utils.box_kind import has_rotated_boxes
 from .detection_utils.image_io import SizeMismatchError, check_image_size, read_image
 from .detection_utils.metadata_queries import create_keypoint_hflip_indices
 from .detection_utils.panoptic_png import read_panoptic_ids
 from .detection_utils.sem_seg import read_sem_seg
+from .detection_utils.targets import (
+    annotations_to_instances,
+    annotations_to_instances_rotated,
+    filter_empty_instances,
+)
 from .transforms.augmentation import AugInput, Augmentation, AugmentationList
 from .transforms.augmentation_impl.cropping import RandomCrop
 from .transforms.build import build_augmentation
-from .transforms.transform import Transform, TransformList
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +73,7 @@ class DatasetMapper:
             use_keypoint: whether instances get keypoints.
             instance_mask_format: "polygon" or "bitmask". Masks derived from panoptic PNGs are bit masks in
                 any case.
-            keypoint_hflip_indices: see ``create_keypoint_hflip_indices``.
+            keypoint_hflip_indices: for each keypoint the one whose place it takes in a mirrored image.
             precomputed_proposal_topk: how many precomputed proposals are kept; None ignores them.
             recompute_boxes: whether boxes become the bounds of the augmented masks, tighter than the bounds
                 of augmented boxes.
@@ -161,8 +160,7 @@ class DatasetMapper:
         if ids.shape != expected:
             raise SizeMismatchError(
                 f"Panoptic PNG {dataset_dict['pan_seg_file_name']!r} is {ids.shape[1]} x {ids.shape[0]} "
-                "(width x "
-                f"height), but image {dataset_dict['file_name']!r} is {expected[1]} x {expected[0]}."
+                f"(width x height), but image {dataset_dict['file_name']!r} is {expected[1]} x {expected[0]}."
             )
         return ids
 

@@ -134,6 +134,14 @@ class _StageTimes:
             line += f" ETA={datetime.timedelta(seconds=int(remaining))}"
         return line
 
+    def closing_line(self, seconds: float, num_devices: int) -> str:
+        took = datetime.timedelta(seconds=int(seconds))
+        return (
+            f"Inference on {self.num_done} batches took {took} ({self.total / self.num_counted:.4f} s/batch "
+            f"per device, on {num_devices} devices); the model alone took {self.per_batch('compute'):.4f} "
+            "s/batch"
+        )
+
 
 def _as_evaluator(evaluator: DatasetEvaluator | Sequence[DatasetEvaluator] | None) -> DatasetEvaluator:
     if evaluator is None:
@@ -201,15 +209,7 @@ def inference_on_dataset(
                 logger.info(times.progress_line())
         call("on_end")
 
-    logger.info(
-        "Inference on %d batches took %s (%.4f s/batch per device, on %d devices); the model alone took %.4f "
-        "s/batch",
-        times.num_done,
-        datetime.timedelta(seconds=int(time.perf_counter() - started)),
-        times.total / times.num_counted,
-        num_devices,
-        times.per_batch("compute"),
-    )
+    logger.info(times.closing_line(time.perf_counter() - started, num_devices))
     if not times.num_done:
         logger.warning("The data loader gave no batch: there is nothing to evaluate")
     return evaluator.evaluate() or {}

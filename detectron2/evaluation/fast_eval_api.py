@@ -17,7 +17,7 @@ from detectron2.evaluation.coco_evaluation.engine import (
 from detectron2.utils.user_errors import UserValueError
 
 
-class COCOeval_opt(COCOeval):
+class COCOeval_opt(COCOeval):  # type: ignore[misc]  # pycocotools has no types
     """`pycocotools.cocoeval.COCOeval` with the same arguments, parameters and numbers, computed by hotcoco.
 
     `evaluate()` fills `evalImgs`, `accumulate()` fills `eval`; `summarize()` is inherited. `ious` stays

@@ -247,4 +247,5 @@ def _overlaps(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     shared = np.minimum(box[2:], boxes[:, 2:]) - np.maximum(box[:2], boxes[:, :2]) + 1  # (G, 2)
     intersection = shared.clip(min=0).prod(axis=1)
     sizes = boxes[:, 2:] - boxes[:, :2] + 1
-    return intersection / ((box[2:] - box[:2] + 1).prod() + sizes.prod(axis=1) - intersection)
+    iou: np.ndarray = intersection / ((box[2:] - box[:2] + 1).prod() + sizes.prod(axis=1) - intersection)
+    return iou

@@ -23,7 +23,7 @@ from detectron2.utils.user_errors import UserValueError
 __all__ = ["RotatedCOCOEvaluator", "RotatedCOCOeval"]
 
 
-class RotatedCOCOeval(COCOeval):
+class RotatedCOCOeval(COCOeval):  # type: ignore[misc]  # pycocotools has no types
     """`COCOeval` for boxes of five numbers; where only one side has those, the other gets the angle 0."""
 
     @staticmethod

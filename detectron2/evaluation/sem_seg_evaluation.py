@@ -236,7 +236,8 @@ class SemSegEvaluator(DatasetEvaluator):
                 f"the model predicted class {label}, which the metadata of '{self._dataset_name}' does not "
                 "map; MODEL.SEM_SEG_HEAD.NUM_CLASSES should be the number of its stuff_classes"
             )
-        return self._contiguous_id_to_dataset_id[label]
+        value: int = self._contiguous_id_to_dataset_id[label]
+        return value
 
 
 def _confusion(pred: np.ndarray, gt: np.ndarray, num_classes: int) -> np.ndarray:
@@ -246,7 +247,8 @@ def _confusion(pred: np.ndarray, gt: np.ndarray, num_classes: int) -> np.ndarray
 
 def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     """Quotient where the divisor is positive, nan elsewhere."""
-    return np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0)
+    value: np.ndarray = np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0)
+    return value
 
 
 def _mean(values: np.ndarray) -> float:

@@ -98,8 +98,8 @@ def _check_images(tensors: Sequence[Tensor]) -> None:
             raise UserTypeError(f"expected images as tensors, got {type(image).__name__}")
         if image.shape[:-2] != tensors[0].shape[:-2]:
             raise UserValueError(
-                "images may differ in height and width only, got "
-                f"{tuple(tensors[0].shape)} and {tuple(image.shape)}"
+                f"images may differ in height and width only, got {tuple(tensors[0].shape)} and "
+                f"{tuple(image.shape)}"
             )
 
 

@@ -80,8 +80,8 @@ def from_polygons(polygons: Sequence[Any], height: int, width: int) -> Rle:
     for polygon in flat:
         if len(polygon) < 6 or len(polygon) % 2:
             raise UserValueError(
-                "expected polygons x0, y0, x1, y1, ... of at least 3 points, "
-                f"got one of {len(polygon)} numbers"
+                f"expected polygons x0, y0, x1, y1, ... of at least 3 points, got one of {len(polygon)} "
+                "numbers"
             )
     if not flat:
         return from_counts([height * width], height, width)

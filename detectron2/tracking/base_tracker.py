@@ -51,7 +51,10 @@ def build_tracker_head(cfg: CfgNode) -> BaseTracker:
         ValueError: the config has no such key.
         KeyError: no tracker of this name is registered.
     """
-    return TRACKER_HEADS_REGISTRY.get(tracker_options(cfg, required=("TRACKER_NAME",))["tracker_name"])(cfg)
+    tracker: BaseTracker = TRACKER_HEADS_REGISTRY.get(
+        tracker_options(cfg, required=("TRACKER_NAME",))["tracker_name"]
+    )(cfg)
+    return tracker
 
 
 def tracker_options(cfg: CfgNode, required: tuple[str, ...], **defaults: Any) -> dict[str, Any]:

@@ -37,7 +37,7 @@ class IdentityTracker(BaseTracker):
         """
         Args:
             video_height: of the frames, in pixels.
-            video_width: see above.
+            video_width: of the frames, in pixels.
             max_num_instances: most detections of a frame with remembered ones; beyond, lost ones are dropped.
             max_lost_frame_count: for how many frames a lost one is remembered.
             min_box_rel_dim: smaller ones, as a fraction of the video's width or height, are not remembered.
@@ -141,14 +141,14 @@ class IOUIdentityTracker(IdentityTracker):
     ) -> None:
         """
         Args:
-            video_height: see `IdentityTracker`; so are the others, save the last.
-            video_width: see there.
-            max_num_instances: see there.
-            max_lost_frame_count: see there.
-            min_box_rel_dim: see there.
-            min_instance_period: see there.
+            video_height: of the frames, in pixels.
+            video_width: of the frames, in pixels.
+            max_num_instances: most detections of a frame with remembered ones; beyond, lost ones are dropped.
+            max_lost_frame_count: for how many frames a lost one is remembered.
+            min_box_rel_dim: smaller ones, as a fraction of the video's width or height, are not remembered.
+            min_instance_period: only those are remembered that were seen in more frames than this.
             track_iou_threshold: least IoU of a match.
-            kwargs: see there.
+            kwargs: of `BaseTracker`.
         """
         remembering = (max_num_instances, max_lost_frame_count, min_box_rel_dim, min_instance_period)
         super().__init__(video_height, video_width, *remembering, **kwargs)
@@ -160,6 +160,6 @@ class IOUIdentityTracker(IdentityTracker):
         return {**super().from_config(cfg), **threshold}
 
     def _possible_matches(self, instances: Instances, prev_instances: Instances) -> list[dict[str, Any]]:
-        """See `create_prediction_pairs`."""
+        """Pairs of boxes that overlap enough, in the form of `create_prediction_pairs`."""
         iou = pairwise_iou(instances.pred_boxes, prev_instances.pred_boxes).cpu().numpy()
         return create_prediction_pairs(instances, prev_instances, iou, self._track_iou_threshold)

@@ -86,7 +86,11 @@ class VisImage:
     def to_canvas(self, points: np.ndarray) -> np.ndarray:
         """(..., 2) points of the image frame -> the canvas frame."""
         height, width = self.canvas_size
-        return np.asarray(points, dtype=np.float64) * (width / self.width, height / self.height)
+        on_canvas: np.ndarray = np.asarray(points, dtype=np.float64) * (
+            width / self.width,
+            height / self.height,
+        )
+        return on_canvas
 
     def fill_mask(self, mask: np.ndarray, color: Color, alpha: float) -> None:
         """Tint the pixels of a mask.

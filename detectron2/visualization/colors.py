@@ -90,7 +90,8 @@ def colormap(rgb: bool = False, maximum: float = 255) -> np.ndarray:
 
 def random_color(rgb: bool = False, maximum: float = 255) -> np.ndarray:
     """One colour of the palette, at random: (3,) float32. Arguments as for `colormap`."""
-    return colormap(rgb, maximum)[random.randrange(_PALETTE_SIZE)]
+    color: np.ndarray = colormap(rgb, maximum)[random.randrange(_PALETTE_SIZE)]
+    return color
 
 
 def random_colors(N: int, rgb: bool = False, maximum: float = 255) -> list[np.ndarray]:

@@ -22,6 +22,7 @@ from detectron2.structures.instances import Instances
 from detectron2.utils.user_errors import UserValueError
 from detectron2.visualization.canvas import VisImage
 from detectron2.visualization.colors import Color, ColorLike, change_brightness, palette_color, shade
+from detectron2.visualization.drawing import Drawing
 from detectron2.visualization.inputs import (
     drop_things,
     forge_segments,
@@ -32,7 +33,7 @@ from detectron2.visualization.inputs import (
 )
 from detectron2.visualization.labels import make_labels
 from detectron2.visualization.masks import GenericMask, innermost_point, mask_extent
-from detectron2.visualization.painter import OFF_WHITE, RED, Painter
+from detectron2.visualization.painter import OFF_WHITE, RED
 from detectron2.visualization.skeleton import make_skeleton
 
 KEYPOINT_THRESHOLD = 0.05
@@ -51,7 +52,7 @@ class ColorMode(Enum):
     """As IMAGE, with everything outside the masks in grey."""
 
 
-class Visualizer(Painter):
+class Visualizer(Drawing):
     """Draw predictions or annotations on a picture.
 
     Methods draw in the order in which they are called and return the `VisImage`, whose `get_image()` is an
@@ -280,20 +281,13 @@ class Visualizer(Painter):
         box_array = to_box_array(boxes) if boxes is not None else None
         generic_masks = to_generic_masks(masks, self.img.shape[:2]) if masks is not None else None
         keypoint_array = to_keypoint_array(keypoints) if keypoints is not None else None
-        counts = {
-            name: len(values)
-            for name, values in (
-                ("boxes", box_array),
-                ("masks", generic_masks),
-                ("keypoints", keypoint_array),
-                ("labels", labels),
-                ("assigned_colors", assigned_colors),
-            )
-            if values is not None
-        }
-        if len(set(counts.values())) > 1:
-            raise UserValueError(f"every instance needs one of each, but there are {counts}")
-        num_instances = max(counts.values(), default=0)
+        num_instances = _common_length(
+            boxes=box_array,
+            masks=generic_masks,
+            keypoints=keypoint_array,
+            labels=labels,
+            assigned_colors=assigned_colors,
+        )
         if num_instances == 0:
             return self.output
         colors = (
@@ -321,11 +315,10 @@ class Visualizer(Painter):
             for i in order:
                 self.draw_and_connect_keypoints(keypoint_array[i])
         if labels is not None and extents is not None:
+            inside = generic_masks if box_array is None else None
             # Small objects choose first: they have fewer places for a label.
             for i in reversed(order):
-                point = (
-                    innermost_point(generic_masks[i].mask) if box_array is None and generic_masks else None
-                )
+                point = innermost_point(inside[i].mask) if inside else None
                 self.draw_label(labels[i], extents[i].tolist(), colors[i], inner_point=point)
         return self.output
 
@@ -365,9 +358,9 @@ class Visualizer(Painter):
         joints, limbs = make_skeleton(to_array(keypoints), self.metadata, self.keypoint_threshold)
         for limb in limbs:
             (x0, y0), (x1, y1) = limb.start, limb.stop
-            self.draw_line([x0, x1], [y0, y1], limb.color, linewidth=1.5 * self._line_width)
+            self.draw_line([x0, x1], [y0, y1], limb.color, linewidth=1.5 * self.painter.line_width)
         for joint in joints:
-            self.draw_circle(joint, color=RED, radius=1.5 * self._line_width + 1)
+            self.draw_circle(joint, color=RED, radius=1.5 * self.painter.line_width + 1)
         return self.output
 
     def _draw_mask(self, mask: GenericMask, color: ColorLike, alpha: float) -> None:
@@ -402,5 +395,14 @@ class Visualizer(Painter):
         self.output.reset_image(np.where(keep[..., None], self.img, grey))
 
 
+def _common_length(**of_instances: Sequence[Any] | np.ndarray | None) -> int:
+    """How many instances there are, by every list that is given; 0 where none is."""
+    counts = {name: len(values) for name, values in of_instances.items() if values is not None}
+    if len(set(counts.values())) > 1:
+        raise UserValueError(f"every instance needs one of each, but there are {counts}")
+    return max(counts.values(), default=0)
+
+
 def _box_areas(boxes: np.ndarray) -> np.ndarray:
-    return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    areas: np.ndarray = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    return areas

@@ -345,3 +345,37 @@ def test_labels_avoid_each_other() -> None:
         taken.append(place_label((40, 12), target, (100, 200), taken))
     for i, first in enumerate(taken):
         assert all(intersection(first, second) == 0 for second in taken[:i])
+
+
+def test_a_replaced_method_is_used_by_all_others(picture: np.ndarray, metadata: Metadata) -> None:
+    calls: list[str] = []
+
+    class Recording(Visualizer):
+        def draw_text(self, text: str, *args: Any, **kwargs: Any) -> Any:
+            calls.append(f"text {text}")
+            return super().draw_text(text, *args, **kwargs)
+
+        def draw_label(self, text: str, *args: Any, **kwargs: Any) -> None:
+            calls.append(f"label {text}")
+            super().draw_label(text, *args, **kwargs)
+
+        def draw_text_in_mask(self, mask: np.ndarray, text: str, color: Any) -> None:
+            calls.append(f"in mask {text}")
+            super().draw_text_in_mask(mask, text, color)
+
+    visualizer = Recording(picture, metadata)
+    visualizer.draw_binary_mask(_square(), text="sand")
+    visualizer.draw_soft_mask(_square(), text="sky")
+    visualizer.draw_rotated_box_with_label([40, 30, 20, 10, 30], label="boat")
+    assert calls == ["in mask sand", "label sand", "in mask sky", "label sky", "text boat"]
+
+
+def test_picture_canvas_and_font_size_may_be_set(picture: np.ndarray) -> None:
+    small, large = Visualizer(picture), Visualizer(picture)
+    large._default_font_size = 3 * small._default_font_size
+    areas = [_changed(picture, v.draw_text("text", (40, 10))).sum() for v in (small, large)]
+    assert areas[1] > 3 * areas[0]
+    large.output = small.output
+    assert large.get_output() is small.get_output()
+    large.img = picture[:10]
+    assert large.img.shape[0] == 10

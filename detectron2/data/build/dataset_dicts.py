@@ -35,8 +35,8 @@ def filter_images_with_only_crowd_annotations(dataset_dicts: list[Record]) -> li
     num_dropped = len(dataset_dicts) - len(kept)
     if num_dropped:
         logger.info(
-            "Left out %d of %d images that have no usable annotation; %d are left. "
-            "Set DATALOADER.FILTER_EMPTY_ANNOTATIONS to False to train on them too.",
+            "Left out %d of %d images that have no usable annotation; %d are left. Set "
+            "DATALOADER.FILTER_EMPTY_ANNOTATIONS to False to train on them too.",
             num_dropped, len(dataset_dicts), len(kept),
         )  # fmt: skip
     return kept
@@ -142,8 +142,7 @@ def _check_class_range(classes: Sequence[int], num_classes: int) -> None:
     if len(classes) and not (0 <= min(classes) and max(classes) < num_classes):
         raise UserValueError(
             f"category_id must lie in [0, {num_classes - 1}], since the metadata has {num_classes} "
-            "thing_classes; "
-            f"got values from {min(classes)} to {max(classes)}."
+            f"thing_classes; got values from {min(classes)} to {max(classes)}."
         )
 
 

@@ -50,9 +50,8 @@ def _local_batch_size(total_batch_size: int, single_gpu_batch_size: int | None) 
         return single_gpu_batch_size
     if total_batch_size <= 0 or total_batch_size % world_size:
         raise UserValueError(
-            f"The total batch size must be a positive multiple of the number of processes: "
-            "SOLVER.IMS_PER_BATCH is "
-            f"{total_batch_size}, and there are {world_size} processes."
+            "The total batch size must be a positive multiple of the number of processes: "
+            f"SOLVER.IMS_PER_BATCH is {total_batch_size}, and there are {world_size} processes."
         )
     return total_batch_size // world_size
 
@@ -239,14 +238,14 @@ def test_loader_from_config(cfg: Any, dataset_name: str | list[str], mapper: Any
 
 @configurable(from_config=test_loader_from_config)
 def build_detection_test_loader(
-    dataset: list[Any] | torchdata.Dataset,
+    dataset: list[Any] | torchdata.Dataset[Any],
     *,
     mapper: Callable[[dict[str, Any]], Any] | None,
-    sampler: torchdata.Sampler | None = None,
+    sampler: torchdata.Sampler[Any] | None = None,
     batch_size: int = 1,
     num_workers: int = 0,
     collate_fn: Callable[[list[Any]], Any] | None = None,
-) -> torchdata.DataLoader:
+) -> torchdata.DataLoader[Any]:
     """Make the loader of one pass over a data set. Takes these arguments, or a config and the data set's
     name.
 

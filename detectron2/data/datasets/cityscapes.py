@@ -180,7 +180,8 @@ def load_cityscapes_semantic(image_dir: Path, gt_dir: Path) -> list[dict[str, An
     """List the images with their maps of training ids.
 
     Args:
-        image_dir, gt_dir: see ``load_cityscapes_instances``.
+        image_dir: such as ``cityscapes/leftImg8bit/train``.
+        gt_dir: such as ``cityscapes/gtFine/train``.
 
     Returns:
         Dicts with ``file_name``, ``sem_seg_file_name``, ``height`` and ``width``.

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -62,8 +62,7 @@ def iterate_panoptic_images(
         if "segments_info" not in annotation:
             raise UserValueError(
                 f"Annotation of image {annotation.get('image_id')} in {os.fspath(json_file)!r} has no "
-                "'segments_info'. "
-                "This file is not in COCO's panoptic format; is it the instances file?"
+                "'segments_info'. This file is not in COCO's panoptic format; is it the instances file?"
             )
         image = images.get(annotation["image_id"], {})
         # Files without a list of images name PNGs as their images are named, up to the suffix.
@@ -85,8 +84,7 @@ def _as_int(image_id: Any) -> Any:
 def _raise_unknown_category(segment: Record, where: str) -> None:
     raise UserKeyError(
         f"Segment {segment.get('id')} in {where} has category_id {segment['category_id']}, which is neither "
-        "in "
-        "thing_dataset_id_to_contiguous_id nor in stuff_dataset_id_to_contiguous_id of the metadata."
+        "in thing_dataset_id_to_contiguous_id nor in stuff_dataset_id_to_contiguous_id of the metadata."
     )
 
 
@@ -203,7 +201,9 @@ def register_coco_panoptic_separated(
     )
 
 
-def _load_separated(name: str, instances_json: Path, image_root: Path, load_stuff: partial) -> list[Record]:
+def _load_separated(
+    name: str, instances_json: Path, image_root: Path, load_stuff: Callable[[], list[Record]]
+) -> list[Record]:
     return merge_to_panoptic(load_coco_json(instances_json, image_root, name), load_stuff())
 
 

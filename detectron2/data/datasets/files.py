@@ -20,7 +20,7 @@ Path = str | os.PathLike[str]
 
 
 @dataclass(frozen=True)
-class DataPath(LazyValue, os.PathLike):
+class DataPath(LazyValue, os.PathLike[str]):
     """A path below the folder that the environment variable DETECTRON2_DATASETS names when the path is
     used."""
 

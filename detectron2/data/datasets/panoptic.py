@@ -93,8 +93,7 @@ def _derive_metadata(panoptic_json: str, changed: int) -> dict[str, Any]:
         if lacking:
             raise UserValueError(
                 f"Category {category} in {panoptic_json!r} lacks {', '.join(sorted(lacking))}. Every "
-                "category needs "
-                "'id', 'name' and 'isthing' (1 for things, 0 for stuff)."
+                "category needs 'id', 'name' and 'isthing' (1 for things, 0 for stuff)."
             )
     if not categories:
         raise UserValueError(f"{panoptic_json!r} has no 'categories'.")
@@ -121,8 +120,7 @@ def _load_panoptic(
             if category not in things and category not in stuff:
                 raise UserKeyError(
                     f"Segment {id} of image {record['image_id']} in {os.fspath(panoptic_json)!r} has "
-                    "category_id "
-                    f"{category}, which is not among the 'categories' of data set {name!r}."
+                    f"category_id {category}, which is not among the 'categories' of data set {name!r}."
                 )
             is_thing = category in things
             contiguous = things[category] if is_thing else stuff[category]

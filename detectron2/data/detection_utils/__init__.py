@@ -2,9 +2,6 @@
 
 from ..transforms.build import build_augmentation as build_augmentation
 from ..transforms.build import gen_crop_transform_with_instance as gen_crop_transform_with_instance
-from .annotations import annotations_to_instances as annotations_to_instances
-from .annotations import annotations_to_instances_rotated as annotations_to_instances_rotated
-from .annotations import filter_empty_instances as filter_empty_instances
 from .annotations import get_bbox as get_bbox
 from .annotations import transform_instance_annotations as transform_instance_annotations
 from .annotations import transform_keypoint_annotations as transform_keypoint_annotations
@@ -21,6 +18,9 @@ from .metadata_queries import check_metadata_consistency as check_metadata_consi
 from .metadata_queries import create_keypoint_hflip_indices as create_keypoint_hflip_indices
 from .metadata_queries import get_fed_loss_cls_weights as get_fed_loss_cls_weights
 from .sem_seg import read_sem_seg as read_sem_seg
+from .targets import annotations_to_instances as annotations_to_instances
+from .targets import annotations_to_instances_rotated as annotations_to_instances_rotated
+from .targets import filter_empty_instances as filter_empty_instances
 
 __all__ = [
     "SizeMismatchError",

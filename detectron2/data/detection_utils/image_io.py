@@ -62,7 +62,8 @@ def convert_PIL_to_numpy(image: Image.Image, format: str | None) -> np.ndarray:
     if format == "BGR":
         return array[:, :, ::-1]
     if format == "YUV-BT.601":
-        return (array / 255.0) @ np.array(RGB_TO_YUV).T
+        pixels: np.ndarray = (array / 255.0) @ np.array(RGB_TO_YUV).T
+        return pixels
     return array
 
 
@@ -80,7 +81,8 @@ def convert_image_to_rgb(image: np.ndarray | torch.Tensor, format: str) -> np.nd
     if format == "BGR":
         return array[:, :, [2, 1, 0]]
     if format == "YUV-BT.601":
-        return ((array @ np.array(YUV_TO_RGB).T) * 255.0).clip(0, 255).astype(np.uint8)
+        pixels: np.ndarray = ((array @ np.array(YUV_TO_RGB).T) * 255.0).clip(0, 255).astype(np.uint8)
+        return pixels
     if format == "L":
         gray = array[:, :, 0] if array.ndim == 3 else array
         return np.repeat(gray.astype(np.uint8)[:, :, None], 3, axis=2)
@@ -143,8 +145,8 @@ def check_image_size(dataset_dict: dict[str, Any], image: np.ndarray) -> None:
         source = f" of data set {dataset_dict['dataset_name']!r}" if "dataset_name" in dataset_dict else ""
         raise SizeMismatchError(
             f"Image {dataset_dict.get('file_name', '')!r}{source} is {width} x {height} (width x height), "
-            "but its "
-            f"annotation says {expected[0]} x {expected[1]}. Correct the annotation's size or the image file."
+            f"but its annotation says {expected[0]} x {expected[1]}. Correct the annotation's size or the "
+            "image file."
         )
     dataset_dict.setdefault("width", width)
     dataset_dict.setdefault("height", height)

@@ -38,8 +38,7 @@ def check_metadata_consistency(key: str, dataset_names: str | Sequence[str]) -> 
         if other != first:
             raise UserValueError(
                 f"Data sets that are used together must have the same {key!r}: {names[0]!r} has "
-                f"{_summary(first)}, "
-                f"{name!r} has {_summary(other)}."
+                f"{_summary(first)}, {name!r} has {_summary(other)}."
             )
 
 

@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 
-class _EndlessSampler(Sampler):
+class _EndlessSampler(Sampler[int]):
     """Repeats epochs for ever; a subclass says what an epoch is."""
 
     start: int = 0
@@ -184,7 +184,7 @@ class RepeatFactorTrainingSampler(_EndlessSampler):
         return (_shuffled(indices, generator) if self._shuffle else indices).tolist()
 
 
-class InferenceSampler(Sampler):
+class InferenceSampler(Sampler[int]):
     """Every element once, over all workers together; worker r takes the r-th stretch of the data set."""
 
     def __init__(self, size: int) -> None:

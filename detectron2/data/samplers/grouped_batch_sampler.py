@@ -16,7 +16,7 @@ class GroupedBatchSampler(BatchSampler):
     """Collect the indices of another sampler into batches of one group each, in the order in which batches
     fill up."""
 
-    def __init__(self, sampler: Sampler, group_ids: Sequence[int], batch_size: int) -> None:
+    def __init__(self, sampler: Sampler[int], group_ids: Sequence[int], batch_size: int) -> None:
         """
         Args:
             sampler: an endless one; indices of batches that never fill up are not seen.

@@ -84,8 +84,7 @@ class Augmentation:
         if not isinstance(transform, Transform):
             raise UserTypeError(
                 f"{type(self).__name__}.get_transform must return a Transform, got "
-                f"{type(transform).__name__}. "
-                "Return NoOpTransform() to leave the input alone."
+                f"{type(transform).__name__}. Return NoOpTransform() to leave the input alone."
             )
         aug_input.transform(transform)
         return transform

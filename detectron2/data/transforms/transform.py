@@ -19,6 +19,8 @@ from PIL import Image
 
 from detectron2.utils.user_errors import UserNotImplementedError, UserValueError
 
+from .polygon_clipping import clip_polygon, has_area
+
 __all__ = [
     "ColorTransform",
     "CropTransform",
@@ -42,7 +44,7 @@ def _from_pil(image: Image.Image, like: np.ndarray) -> np.ndarray:
     return result[:, :, None] if result.ndim < like.ndim else result
 
 
-class CropTransform(_FvcoreCropTransform):
+class CropTransform(_FvcoreCropTransform):  # type: ignore[misc]  # fvcore has no types
     """fvcore's crop, with polygons clipped by plain arithmetic instead of the shapely package."""
 
     def apply_polygons(self, polygons: list[np.ndarray]) -> list[np.ndarray]:
@@ -54,34 +56,11 @@ class CropTransform(_FvcoreCropTransform):
         Args:
             polygons: (N, 2) arrays of (x, y).
         """
-        clipped = (_clip_polygon(p, self.x0, self.y0, self.x0 + self.w, self.y0 + self.h) for p in polygons)
-        return [self.apply_coords(p) for p in clipped if len(p) >= 3 and _has_area(p)]
+        clipped = (clip_polygon(p, self.x0, self.y0, self.x0 + self.w, self.y0 + self.h) for p in polygons)
+        return [self.apply_coords(p) for p in clipped if len(p) >= 3 and has_area(p)]
 
 
-def _clip_polygon(polygon: np.ndarray, x0: float, y0: float, x1: float, y1: float) -> np.ndarray:
-    """Sutherland-Hodgman: cut by the four sides of the window, one after the other. (N, 2) -> (M, 2)."""
-    points = np.array(polygon, dtype=np.float64).reshape(-1, 2)
-    for axis, sign, bound in ((0, 1, x0), (0, -1, x1), (1, 1, y0), (1, -1, y1)):
-        depth = sign * (points[:, axis] - bound)  # >= 0 inside
-        if len(points) == 0 or (depth >= 0).all():
-            continue
-        following, next_depth = np.roll(points, -1, axis=0), np.roll(depth, -1)
-        crosses = (depth >= 0) != (next_depth >= 0)
-        share = np.divide(depth, depth - next_depth, out=np.zeros_like(depth), where=crosses)
-        crossing = points + share[:, None] * (following - points)
-        crossing[:, axis] = bound
-        # Every kept corner is followed by the point where its edge leaves or enters the window.
-        both = np.stack([points, crossing], axis=1).reshape(-1, 2)
-        points = both[np.stack([depth >= 0, crosses], axis=1).reshape(-1)]
-    return points
-
-
-def _has_area(polygon: np.ndarray) -> bool:
-    x, y = polygon.T
-    return abs(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1))) > 0
-
-
-class ExtentTransform(Transform):
+class ExtentTransform(Transform):  # type: ignore[misc]  # fvcore has no types
     """Cut ``src_rect`` out of the image and scale it to ``output_size``; the rectangle may reach outside."""
 
     def __init__(
@@ -131,7 +110,7 @@ class ExtentTransform(Transform):
         return self._sample(segmentation, Image.Resampling.NEAREST, self.fill)
 
 
-class ResizeTransform(Transform):
+class ResizeTransform(Transform):  # type: ignore[misc]  # fvcore has no types
     """Scale the whole image to a given size.
 
     uint8 images go through Pillow, whose down-scaling averages all source pixels; others through PyTorch.
@@ -164,7 +143,8 @@ class ResizeTransform(Transform):
         """Scale (N, 2) points."""
         if not np.issubdtype(coords.dtype, np.floating):
             coords = coords.astype(np.float64)
-        return coords * np.array([self.new_w / self.w, self.new_h / self.h], dtype=coords.dtype)
+        moved: np.ndarray = coords * np.array([self.new_w / self.w, self.new_h / self.h], dtype=coords.dtype)
+        return moved
 
     def apply_segmentation(self, segmentation: np.ndarray) -> np.ndarray:
         """Like ``apply_image``, by nearest neighbour."""
@@ -198,7 +178,7 @@ def _resize_by_torch(img: np.ndarray, size: tuple[int, int], interp: int) -> np.
     return channels_last.reshape((*img.shape[:-3], *size, img.shape[-1]))
 
 
-class RotationTransform(Transform):
+class RotationTransform(Transform):  # type: ignore[misc]  # fvcore has no types
     """Rotate counter-clockwise about a point."""
 
     def __init__(
@@ -252,7 +232,8 @@ class RotationTransform(Transform):
         coords = np.asarray(coords, dtype=float)
         if len(coords) == 0 or self.angle % 360 == 0:
             return coords
-        return coords @ self.rm_coords[:, :2].T + self.rm_coords[:, 2]
+        moved: np.ndarray = coords @ self.rm_coords[:, :2].T + self.rm_coords[:, 2]
+        return moved
 
     def apply_segmentation(self, segmentation: np.ndarray) -> np.ndarray:
         """Like ``apply_image``, by nearest neighbour."""
@@ -280,7 +261,7 @@ class RotationTransform(Transform):
         return TransformList([back, CropTransform(x0, y0, self.w, self.h)])
 
 
-class ColorTransform(Transform):
+class ColorTransform(Transform):  # type: ignore[misc]  # fvcore has no types
     """Any function of the image array that leaves geometry alone."""
 
     def __init__(self, op: Callable[[np.ndarray], np.ndarray]) -> None:
@@ -295,7 +276,8 @@ class ColorTransform(Transform):
 
     def apply_image(self, img: np.ndarray) -> np.ndarray:
         """Call ``op``."""
-        return self.op(img)
+        changed: np.ndarray = self.op(img)
+        return changed
 
     def apply_coords(self, coords: np.ndarray) -> np.ndarray:
         """Return the points unchanged."""

@@ -1,7 +1,7 @@
 """COCO's metrics of boxes, masks and keypoints."""
 
-from .evaluator import COCOevalMaxDets as COCOevalMaxDets
 from .evaluator import COCOEvaluator as COCOEvaluator
+from .max_dets import COCOevalMaxDets as COCOevalMaxDets
 from .predictions import instances_to_coco_json as instances_to_coco_json
 
 __all__ = [

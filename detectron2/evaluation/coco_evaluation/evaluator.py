@@ -13,7 +13,6 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
-import numpy as np
 import torch
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
@@ -43,7 +42,7 @@ from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager, atomic_write
 from detectron2.utils.user_errors import UserValueError
 
-__all__ = ["COCOEvaluator", "COCOevalMaxDets"]
+__all__ = ["COCOEvaluator"]
 
 _PREDICTIONS_FILE = "instances_predictions.pth"
 _PROPOSALS_FILE = "box_proposals.pkl"
@@ -117,7 +116,8 @@ class COCOEvaluator(DatasetEvaluator):
             )
             convert_to_coco_json(self._dataset_name, json_file, allow_cached=self._allow_cached_coco)
         with PathManager.open(json_file, "r") as file:
-            return json.load(file)
+            content: dict[str, Any] = json.load(file)
+            return content
 
     @cached_property
     def _coco_api(self) -> COCO:
@@ -310,27 +310,3 @@ def _detection_limits(max_dets_per_image: int | Sequence[int] | None) -> list[in
     if not limits or min(limits) < 1:
         raise UserValueError(f"max_dets_per_image should be at least 1, got {max_dets_per_image}")
     return sorted(set(limits))
-
-
-class COCOevalMaxDets(COCOeval):
-    """`COCOeval` whose summary follows `params.maxDets` for AP as well, where the original insists on 100."""
-
-    def summarize(self) -> None:
-        """Print the 12 numbers (10 for keypoints) and keep them in `stats`; -1 marks missing ground truth."""
-        if not self.eval:
-            raise RuntimeError("call accumulate() before summarize()")
-        if self.params.iouType == "keypoints":
-            super().summarize()
-            return
-        scores = CocoScores(
-            precision=self.eval["precision"],
-            recall=self.eval["recall"],
-            scores=self.eval["scores"],
-            iou_thrs=np.asarray(self.params.iouThrs),
-            cat_ids=list(self.params.catIds),
-            area_labels=list(self.params.areaRngLbl),
-            max_dets=list(self.params.maxDets),
-            iou_type=self.params.iouType,
-        )
-        self.stats = np.nan_to_num(np.asarray(list(scores.metrics().values())), nan=-1.0)
-        print(scores.summary())

@@ -74,7 +74,7 @@ def _dataset_category_ids(metadata: Metadata) -> Callable[[int], int]:
 
 def _with_masks(record: dict[str, Any]) -> list[dict[str, Any]]:
     """Annotations of an image; those that only name a panoptic segment get its mask as RLE."""
-    annotations = record.get("annotations", [])
+    annotations: list[dict[str, Any]] = record.get("annotations", [])
     pending = [a for a in annotations if "segment_id" in a and "segmentation" not in a]
     if not pending:
         return annotations

@@ -58,8 +58,8 @@ def load_coco_json(
     if not isinstance(content, dict) or "images" not in content:
         raise UserValueError(
             f"{os.fspath(json_file)!r} is not in COCO's format: expected an object with 'images', "
-            "'annotations' and "
-            f"'categories', got {sorted(content) if isinstance(content, dict) else type(content).__name__}."
+            "'annotations' and 'categories', got "
+            f"{sorted(content) if isinstance(content, dict) else type(content).__name__}."
         )
     contiguous_id = _number_categories(content, dataset_name) if dataset_name is not None else None
     per_image = group_by_image(content, os.fspath(json_file))
@@ -110,8 +110,7 @@ def group_by_image(content: dict[str, Any], json_file: str) -> dict[int, list[di
         if repeated:
             raise UserValueError(
                 f"{len(repeated)} annotation ids of {json_file!r} occur more than once, {repeated[0]} among "
-                "them. "
-                "The evaluation would mix them up: give every annotation its own id."
+                "them. The evaluation would mix them up: give every annotation its own id."
             )
     per_image = defaultdict(list)
     for annotation in annotations:
@@ -190,8 +189,7 @@ class AnnotationReader:
         if id not in self.contiguous_id:
             raise UserKeyError(
                 f"{self._locate(source)} has category_id {id}, which is not among the categories of the "
-                "file: "
-                f"{sorted(self.contiguous_id)}."
+                f"file: {sorted(self.contiguous_id)}."
             )
         return self.contiguous_id[id]
 
@@ -202,9 +200,9 @@ class AnnotationReader:
         """Warn about what was left out."""
         if self.num_dropped_polygons:
             logger.warning(
-                "%d polygons in %s have fewer than 3 points or an odd count of numbers and were dropped; %d "
-                "instances "
-                "had no other polygon and were left out. First: %s. There may be errors in your data.",
+                "%d polygons in %s have fewer than 3 points or an odd count of numbers and were dropped; "
+                "%d instances had no other polygon and were left out. First: %s. There may be errors in "
+                "your data.",
                 self.num_dropped_polygons, self.json_file, self.num_dropped_instances, self.first_dropped,
             )  # fmt: skip
 

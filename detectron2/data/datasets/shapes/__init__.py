@@ -9,7 +9,7 @@ from .dataset import render_scene as render_scene
 from .dataset import render_single as render_single
 from .dataset import shapes_files as shapes_files
 from .dataset import write_shapes as write_shapes
-from .files import SplitFiles as SplitFiles
+from .layout import SplitFiles as SplitFiles
 from .scene import STUFF_NAMES as STUFF_NAMES
 from .scene import THING_NAMES as THING_NAMES
 from .scene import Scene as Scene

@@ -11,12 +11,14 @@ from __future__ import annotations
 import os
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from detectron2.utils.user_errors import UserValueError
 
-from .files import SplitFiles, SplitRecipe, is_complete, write_split
+from .files import is_complete, write_split
+from .layout import SplitFiles, SplitRecipe
 from .scene import STUFF_NAMES, THING_NAMES, Scene, SceneStyle, compose_scene
 from .single import LabelledShape, compose_single
 
@@ -41,7 +43,7 @@ _COLOURS = {
     "sand": (225, 200, 145),
 }
 
-SHAPES_CATEGORIES: list[dict] = [
+SHAPES_CATEGORIES: list[dict[str, Any]] = [
     {
         "id": first_id + position,
         "name": name,

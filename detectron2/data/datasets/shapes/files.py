@@ -18,7 +18,6 @@ import signal
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -33,6 +32,7 @@ from detectron2.structures import rle
 from detectron2.structures.panoptic_ids import id_of_color
 from detectron2.utils.file_io import atomic_write
 
+from .layout import SplitFiles, SplitRecipe
 from .scene import Scene, SceneSegment
 
 logger = logging.getLogger(__name__)
@@ -43,77 +43,12 @@ _JPEG_QUALITY = 92
 SceneRenderer = Callable[[int], Scene]
 
 
-@dataclass(frozen=True)
-class SplitFiles:
-    """Where one split lies on disk.
-
-    Attributes:
-        root: the folder `shapes`.
-        split: "train" or "val".
-    """
-
-    root: Path
-    split: str
-
-    @property
-    def image_root(self) -> Path:
-        return self.root / self.split
-
-    @property
-    def panoptic_root(self) -> Path:
-        return self.root / f"panoptic_{self.split}"
-
-    @property
-    def panoptic_json(self) -> Path:
-        return self.root / "annotations" / f"panoptic_{self.split}.json"
-
-    @property
-    def instances_json(self) -> Path:
-        return self.root / "annotations" / f"instances_{self.split}.json"
-
-    @property
-    def parts_root(self) -> Path:
-        return self.root / "annotations" / f".parts_{self.split}"
-
-    def image_file(self, image_id: int) -> Path:
-        """The JPEG of one image."""
-        return self.image_root / f"{image_id:012d}.jpg"
-
-    def panoptic_file(self, image_id: int) -> Path:
-        """The PNG with the segment ids of one image."""
-        return self.panoptic_root / f"{image_id:012d}.png"
-
-
-@dataclass(frozen=True)
-class SplitRecipe:
-    """What a split is made of; written into its annotation files, so that a later run can tell what is there.
-
-    Attributes:
-        seed: of the random stream.
-        image_size: (height, width).
-        generator: version of the generator; pictures of another version are made again.
-    """
-
-    seed: int
-    image_size: tuple[int, int]
-    generator: int
-
-    def as_info(self) -> dict[str, Any]:
-        """The fields that go into the `info` of an annotation file."""
-        return {
-            "description": "shapes, drawn by detectron2.data.datasets.shapes",
-            "seed": self.seed,
-            "image_size": list(self.image_size),
-            "generator": self.generator,
-        }
-
-
 def write_split(
     files: SplitFiles,
     recipe: SplitRecipe,
     num_images: int,
     render: SceneRenderer,
-    categories: list[dict],
+    categories: list[dict[str, Any]],
     num_workers: int = 1,
 ) -> int:
     """Write the first `num_images` scenes of a split, except for those that are there already.
@@ -163,7 +98,8 @@ def is_complete(files: SplitFiles, recipe: SplitRecipe, num_images: int) -> bool
 
 def _read_json(path: Path) -> dict[str, Any] | None:
     try:
-        return json.loads(path.read_text())
+        content: dict[str, Any] | None = json.loads(path.read_text())
+        return content
     except (FileNotFoundError, json.JSONDecodeError):
         return None
 
@@ -177,7 +113,7 @@ def _read_records(files: SplitFiles, recipe: SplitRecipe) -> dict[int, dict[str,
             records.update((record["image"]["id"] - 1, record) for record in content["records"])
     panoptic, instances = _read_json(files.panoptic_json), _read_json(files.instances_json)
     if panoptic is not None and instances is not None and panoptic.get("info") == recipe.as_info():
-        things: dict[int, list[dict]] = {image["id"]: [] for image in panoptic["images"]}
+        things: dict[int, list[dict[str, Any]]] = {image["id"]: [] for image in panoptic["images"]}
         for annotation in instances["annotations"]:
             things[annotation["image_id"]].append(annotation)
         for image, segments in zip(panoptic["images"], panoptic["annotations"]):
@@ -191,8 +127,8 @@ def _read_records(files: SplitFiles, recipe: SplitRecipe) -> dict[int, dict[str,
 
 
 def _map_chunks(
-    work: Callable[[list[int]], dict[int, dict]], chunks: list[list[int]], num_workers: int
-) -> Iterator[dict[int, dict]]:
+    work: Callable[[list[int]], dict[int, dict[str, Any]]], chunks: list[list[int]], num_workers: int
+) -> Iterator[dict[int, dict[str, Any]]]:
     if num_workers <= 1 or len(chunks) == 1:
         yield from map(work, chunks)
         return
@@ -212,7 +148,7 @@ def _write_chunk(
     files: SplitFiles,
     recipe: SplitRecipe,
     render: SceneRenderer,
-    category_of: dict[str, dict],
+    category_of: dict[str, dict[str, Any]],
     indices: list[int],
 ) -> dict[int, dict[str, Any]]:
     """Draw and write some scenes, then note in a part file that they are done."""
@@ -224,7 +160,7 @@ def _write_chunk(
 
 
 def _write_scene(
-    files: SplitFiles, image_id: int, scene: Scene, category_of: dict[str, dict]
+    files: SplitFiles, image_id: int, scene: Scene, category_of: dict[str, dict[str, Any]]
 ) -> dict[str, Any]:
     """Write the two pictures of a scene and return its annotations."""
     height, width = scene.segment_ids.shape
@@ -269,7 +205,7 @@ def _replacing(path: Path) -> Iterator[Path]:
 
 
 def _segment_colours(
-    segments: Iterable[SceneSegment], category_of: dict[str, dict]
+    segments: Iterable[SceneSegment], category_of: dict[str, dict[str, Any]]
 ) -> dict[int, tuple[int, int, int]]:
     """Give every segment a colour of its own, near that of its category."""
     colours: dict[int, tuple[int, int, int]] = {}
@@ -287,7 +223,7 @@ def _segment_colours(
 
 
 def _write_annotations(
-    files: SplitFiles, recipe: SplitRecipe, records: list[dict[str, Any]], categories: list[dict]
+    files: SplitFiles, recipe: SplitRecipe, records: list[dict[str, Any]], categories: list[dict[str, Any]]
 ) -> None:
     images = [record["image"] for record in records]
     annotations = [annotation for record in records for annotation in record["instances"]]

@@ -148,4 +148,5 @@ def coverage_patch(outline: list[NDArray[np.float64]], pose: Pose) -> FloatArray
     # Several contours are filled by the even-odd rule: that makes the hole of the ring.
     cv2.fillPoly(samples, contours, 255, shift=_SUBPIXEL_BITS)
     blocks = samples.reshape(height, _SUPERSAMPLING, width, _SUPERSAMPLING)
-    return blocks.mean(axis=(1, 3), dtype=np.float32) / np.float32(255)
+    coverage: FloatArray = blocks.mean(axis=(1, 3), dtype=np.float32) / np.float32(255)
+    return coverage

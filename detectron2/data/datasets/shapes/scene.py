@@ -140,7 +140,8 @@ def _curved_border(rng: Generator, height: int, width: int) -> FloatArray:
     cell = 0.4 * min(height, width)
     field_ = across + np.float32(0.07 * min(height, width)) * value_noise(rng, height, width, (cell, cell))
     threshold = np.quantile(field_[::4, ::4], 1 - rng.uniform(0.25, 0.55))
-    return field_ - np.float32(threshold)
+    excess: FloatArray = field_ - np.float32(threshold)
+    return excess
 
 
 def place(coverage: FloatArray, top: int, left: int, image_size: tuple[int, int]) -> Placement:

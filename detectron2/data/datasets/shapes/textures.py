@@ -80,7 +80,8 @@ def _grass(rng: Generator, height: int, width: int, zoom: float) -> FloatArray:
     blades = value_noise(rng, height, width, (5.0 * zoom, 1.5 * zoom))
     more_blades = value_noise(rng, height, width, (9.0 * zoom, 2.2 * zoom))
     patches = value_noise(rng, height, width, (40.0 * zoom, 40.0 * zoom))
-    return 0.48 + 0.2 * blades + 0.14 * more_blades + 0.1 * patches
+    tone: FloatArray = 0.48 + 0.2 * blades + 0.14 * more_blades + 0.1 * patches
+    return tone
 
 
 def _water(rng: Generator, height: int, width: int, zoom: float) -> FloatArray:
@@ -111,7 +112,8 @@ def _brick(rng: Generator, height: int, width: int, zoom: float) -> FloatArray:
     mortar = np.clip(1.5 - to_edge / joint, 0.0, 1.0)
     mortar_level = rng.choice([-0.1, 1.1])
     face = 0.5 + shade + 0.06 * value_noise(rng, height, width, (2.0 * zoom, 2.0 * zoom))
-    return face + mortar * (mortar_level - face)
+    tone: FloatArray = face + mortar * (mortar_level - face)
+    return tone
 
 
 def _wood(rng: Generator, height: int, width: int, zoom: float) -> FloatArray:
@@ -143,7 +145,8 @@ def _sand(rng: Generator, height: int, width: int, zoom: float) -> FloatArray:
         grains = value_noise(rng, height, width, (zoom, zoom))
     dunes = value_noise(rng, height, width, (35.0 * zoom, 60.0 * zoom))
     lumps = value_noise(rng, height, width, (6.0 * zoom, 6.0 * zoom))
-    return 0.55 + 0.2 * grains + 0.1 * dunes + 0.06 * lumps
+    tone: FloatArray = 0.55 + 0.2 * grains + 0.1 * dunes + 0.06 * lumps
+    return tone
 
 
 _STUFF_TEXTURES: dict[str, Callable[[Generator, int, int, float], FloatArray]] = {
@@ -170,17 +173,20 @@ def stuff_texture(name: str, rng: Generator, height: int, width: int, zoom: floa
 
 
 def _stripes(rng: Generator, u: FloatArray, v: FloatArray) -> FloatArray:
-    return 0.5 + 0.9 * np.sin(rng.uniform(5.0, 11.0) * u + rng.uniform(0, 6.0))
+    tone: FloatArray = 0.5 + 0.9 * np.sin(rng.uniform(5.0, 11.0) * u + rng.uniform(0, 6.0))
+    return tone
 
 
 def _checks(rng: Generator, u: FloatArray, v: FloatArray) -> FloatArray:
     frequency = rng.uniform(4.0, 8.0)
-    return 0.5 + 1.2 * np.sin(frequency * u) * np.sin(frequency * v)
+    tone: FloatArray = 0.5 + 1.2 * np.sin(frequency * u) * np.sin(frequency * v)
+    return tone
 
 
 def _dots(rng: Generator, u: FloatArray, v: FloatArray) -> FloatArray:
     frequency = rng.uniform(5.0, 9.0)
-    return 2.5 * (np.cos(frequency * u) + np.cos(frequency * v) - 0.7)
+    tone: FloatArray = 2.5 * (np.cos(frequency * u) + np.cos(frequency * v) - 0.7)
+    return tone
 
 
 def _gradient(rng: Generator, u: FloatArray, v: FloatArray) -> FloatArray:
@@ -239,4 +245,5 @@ def thing_surface(
     colours = _mix(first, second, pattern.astype(np.float32, copy=False))
     light_u, light_v = _rotated_grid(height, width, rng.uniform(0, 2 * np.pi))
     shade = 1.0 + np.float32(rng.uniform(0.0, 0.3)) * (light_u - light_u.mean()) / half
-    return np.clip(colours * shade[..., None], 0.0, 255.0)
+    shaded: FloatArray = np.clip(colours * shade[..., None], 0.0, 255.0)
+    return shaded
