@@ -81,7 +81,7 @@ class DetectionCheckpointer(Checkpointer):
         super().__init__(model, save_dir, save_to_disk=save_to_disk, **checkpointables)
         self.path_manager = PathManager
         self.logger = logger
-        self.notes: dict[str, Any] = {}
+        self.notes: Mapping[str, Any] = {}
 
     def save(self, name: str, **kwargs: Any) -> None:
         """Write `<save_dir>/<name>.pth` and mark it as the last checkpoint.
