@@ -16,6 +16,7 @@ from detectron2.data.transforms.augmentation import AugInput
 from detectron2.data.transforms.augmentation_impl.resizing import ResizeShortestEdge
 from detectron2.engine.defaults.run_notes import load_run
 from detectron2.modeling.meta_arch.build import build_model
+from detectron2.utils.env import setup_environment
 from detectron2.utils.user_errors import UserValueError
 
 __all__ = ["DefaultPredictor"]
@@ -42,7 +43,18 @@ class DefaultPredictor:
         """
         Args:
             cfg: the config; a copy is kept.
+
+        Raises:
+            ValueError: `INPUT.FORMAT` is not one of colour images.
         """
+        setup_environment()
+        self.input_format = cfg.INPUT.FORMAT
+        if self.input_format not in ("RGB", "BGR"):
+            raise UserValueError(
+                f"DefaultPredictor converts colour images to INPUT.FORMAT RGB or BGR, got "
+                f"{self.input_format!r}. For other formats read images with detectron2.data.detection_utils "
+                "and call the model."
+            )
         self.cfg = cfg.clone()
         self.model = build_model(self.cfg)
         self.model.eval()
@@ -52,13 +64,6 @@ class DefaultPredictor:
         self.aug = ResizeShortestEdge(
             [cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MIN_SIZE_TEST], cfg.INPUT.MAX_SIZE_TEST
         )
-        self.input_format = cfg.INPUT.FORMAT
-        if self.input_format not in ("RGB", "BGR"):
-            raise UserValueError(
-                f"DefaultPredictor converts colour images to INPUT.FORMAT RGB or BGR, got "
-                f"{self.input_format!r}. For other formats read images with detectron2.data.detection_utils "
-                "and call the model."
-            )
 
     @classmethod
     def from_checkpoint(cls, path: str, opts: Sequence[Any] = ()) -> DefaultPredictor:

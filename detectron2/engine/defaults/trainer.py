@@ -33,6 +33,7 @@ from detectron2.layers.batch_norm import FrozenBatchNorm2d
 from detectron2.modeling.meta_arch.build import build_model
 from detectron2.solver.build import build_lr_scheduler, build_optimizer
 from detectron2.utils import comm
+from detectron2.utils.env import setup_environment
 from detectron2.utils.events import EventWriter
 from detectron2.utils.logger import setup_logger
 from detectron2.utils.user_errors import UserValueError
@@ -68,6 +69,7 @@ class DefaultTrainer(TrainerBase):
             cfg: the config of the run; it is not changed.
         """
         super().__init__()
+        setup_environment()
         # Scripts that call no default_setup still want to see progress.
         if not logging.getLogger("detectron2").isEnabledFor(logging.INFO):
             setup_logger()
