@@ -86,8 +86,8 @@ def activation_count_operators(model: nn.Module, inputs: list[Any], **kwargs: An
     """Count the millions of numbers that convolutions and matrix products of inference put out, by operator.
 
     Args:
-        model: see `flop_count_operators`.
-        inputs: see there.
+        model: a detector; it is put into eval mode for the count.
+        inputs: one batch, as the model takes it.
         kwargs: handles of operators, by name, as fvcore's `set_op_handle` takes them.
     """
     with _eval_mode(model):

@@ -17,7 +17,12 @@ from detectron2.collect_env import collect_env_info
 from detectron2.config.config.node import CfgNode
 from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng, setup_environment
-from detectron2.utils.events import CommonMetricPrinter, EventWriter, JSONWriter, TensorboardXWriter
+from detectron2.utils.events.writers import (
+    CommonMetricPrinter,
+    EventWriter,
+    JSONWriter,
+    TensorboardXWriter,
+)
 from detectron2.utils.file_io import PathManager, atomic_write
 from detectron2.utils.logger import setup_logger
 

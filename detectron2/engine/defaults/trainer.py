@@ -34,7 +34,7 @@ from detectron2.modeling.meta_arch.build import build_model
 from detectron2.solver.build import build_lr_scheduler, build_optimizer
 from detectron2.utils import comm
 from detectron2.utils.env import setup_environment
-from detectron2.utils.events import EventWriter
+from detectron2.utils.events.writers import EventWriter
 from detectron2.utils.logger import setup_logger
 from detectron2.utils.user_errors import UserValueError
 
@@ -188,7 +188,7 @@ class DefaultTrainer(TrainerBase):
         return self._last_eval_results
 
     def build_writers(self) -> list[EventWriter]:
-        """Make the writers that publish metrics; see `default_writers`."""
+        """Make the writers that publish metrics: those of `default_writers`."""
         return default_writers(self.cfg.OUTPUT_DIR, self.max_iter)
 
     def resume_or_load(self, resume: bool = True) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from detectron2.engine.train_loop.simple_trainer import SimpleTrainer
-from detectron2.utils.events import get_event_storage
+from detectron2.utils.events.storage import get_event_storage
 from detectron2.utils.user_errors import UserValueError
 
 __all__ = ["AMPTrainer"]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from detectron2.utils import comm
-from detectron2.utils.events import get_event_storage
+from detectron2.utils.events.storage import get_event_storage
 from detectron2.utils.user_errors import UserFloatingPointError
 
 __all__ = ["StepRecord", "name_images"]
