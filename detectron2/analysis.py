@@ -44,7 +44,7 @@ _IGNORED_OPS = {
 }
 
 
-class FlopCountAnalysis(fvcore_nn.FlopCountAnalysis):
+class FlopCountAnalysis(fvcore_nn.FlopCountAnalysis):  # type: ignore[misc]  # fvcore has no types
     """fvcore's `FlopCountAnalysis` for models whose inputs and outputs are dicts and `Instances`."""
 
     def __init__(self, model: nn.Module, inputs: Any) -> None:
@@ -62,7 +62,7 @@ class FlopCountAnalysis(fvcore_nn.FlopCountAnalysis):
             return super()._analyze()
 
 
-class _ActivationCountAnalysis(fvcore_nn.ActivationCountAnalysis):
+class _ActivationCountAnalysis(fvcore_nn.ActivationCountAnalysis):  # type: ignore[misc]  # fvcore has no types
     def _analyze(self) -> Any:
         with _tracer_warnings_off():
             return super()._analyze()

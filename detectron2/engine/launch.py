@@ -14,7 +14,9 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
+from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
+from torch.multiprocessing.spawn import ProcessExitedException, start_processes
 
 from detectron2.utils import comm
 from detectron2.utils.user_errors import UserValueError
@@ -71,14 +73,14 @@ def launch(
         return main_func(*args)
     dist_url = _resolve_dist_url(dist_url, num_machines)
     try:
-        mp.start_processes(
+        start_processes(  # type: ignore[no-untyped-call]  # torch has no types here
             _run_spawned,
             nprocs=num_gpus_per_machine,
             args=(main_func, world_size, num_gpus_per_machine, machine_rank, dist_url, args, timeout),
             daemon=False,
             start_method="spawn",
         )
-    except mp.ProcessExitedException as error:
+    except ProcessExitedException as error:
         if error.exit_code > 0:  # by sys.exit, which has said why; a signal has not
             raise SystemExit(error.exit_code) from error
         raise
@@ -212,17 +214,17 @@ def _run_in_given_group(
 
 
 @functools.lru_cache(maxsize=1)
-def _meet(*address: str | None) -> tuple[dist.Store, Iterator[int]]:
+def _meet(*address: str | None) -> tuple[Store, Iterator[int]]:
     """Connect to the store that all processes share; it lives as long as the process, for later launches."""
-    store, _, _ = next(dist.rendezvous("env://"))
+    store, _, _ = next(rendezvous("env://"))
     return store, itertools.count()
 
 
-def _make_store(timeout: timedelta) -> dist.Store:
+def _make_store(timeout: timedelta) -> Store:
     """Return the part of the shared store that is this launch's: keys of earlier ones are still there."""
     variables = ("MASTER_ADDR", "MASTER_PORT", "RANK", "WORLD_SIZE")
     shared, launches = _meet(*map(os.environ.get, variables))
-    store = dist.PrefixStore(f"detectron2_launch_{next(launches)}", shared)
+    store = PrefixStore(f"detectron2_launch_{next(launches)}", shared)
     store.set_timeout(timeout)
     return store
 

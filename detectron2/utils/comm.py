@@ -60,7 +60,9 @@ def _make_local_group(num_workers_per_machine: int, world: dist.ProcessGroup | N
             f"{world_size} processes do not split into machines of {num_workers_per_machine} each"
         )
     firsts = range(0, world_size, num_workers_per_machine)
-    groups = [dist.new_group([*range(first, first + num_workers_per_machine)]) for first in firsts]
+    groups: list[dist.ProcessGroup] = [
+        dist.new_group([*range(first, first + num_workers_per_machine)]) for first in firsts
+    ]
     return groups[get_rank() // num_workers_per_machine]
 
 
@@ -110,7 +112,8 @@ def _world_group_on_cpu() -> dist.ProcessGroup:
 
 @functools.lru_cache(maxsize=1)
 def _make_gloo_group(world: dist.ProcessGroup) -> dist.ProcessGroup:
-    return dist.new_group(backend="gloo")
+    group: dist.ProcessGroup = dist.new_group(backend="gloo")
+    return group
 
 
 def all_gather(data: Any, group: dist.ProcessGroup | None = None) -> list[Any]:
@@ -157,7 +160,7 @@ def gather(data: Any, dst: int = 0, group: dist.ProcessGroup | None = None) -> l
 
 def shared_random_seed() -> int:
     """Draw a random number that all processes agree on. Every process must call this."""
-    return all_gather(int(torch.randint(2**31, (1,)).item()))[0]
+    return int(all_gather(int(torch.randint(2**31, (1,)).item()))[0])
 
 
 def reduce_dict(input_dict: Mapping[str, Tensor], average: bool = True) -> dict[str, Tensor]:

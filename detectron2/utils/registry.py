@@ -12,7 +12,7 @@ from .user_errors import UserImportError, UserKeyError, UserValueError, near
 __all__ = ["Registry", "locate"]
 
 
-class Registry(_Registry):
+class Registry(_Registry):  # type: ignore[misc]  # fvcore has no types
     """Map names to classes or functions.
 
     It is a `fvcore.common.registry.Registry`, so code that checks for that type accepts it. Its errors help:

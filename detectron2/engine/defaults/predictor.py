@@ -106,7 +106,8 @@ class DefaultPredictor:
         with torch.no_grad():
             image = self._to_model_input(original_image)
             inputs = {"image": image, "height": height, "width": width}
-            return self.model([inputs])[0]
+            output: dict[str, Any] = self.model([inputs])[0]
+        return output
 
     def _to_model_input(self, original_image: np.ndarray) -> Tensor:
         """(H, W, 3) BGR -> (3, H', W') float32 in the model's channel order and test size."""

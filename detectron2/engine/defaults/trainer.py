@@ -125,7 +125,8 @@ class DefaultTrainer(TrainerBase):
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> Iterable[Any]:
         """Make the endless loader of training batches."""
-        return build_detection_train_loader(cfg)
+        loader: Iterable[Any] = build_detection_train_loader(cfg)
+        return loader
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Iterable[Any]:
@@ -140,17 +141,20 @@ class DefaultTrainer(TrainerBase):
     @property
     def model(self) -> nn.Module:
         """The model, in its data parallel wrapper where there is one."""
-        return self._trainer.model  # type: ignore[attr-defined]  # any TrainerBase may stand in, with these three
+        model: nn.Module = self._trainer.model  # type: ignore[attr-defined]  # whatever stands in has these three
+        return model
 
     @property
     def data_loader(self) -> Iterable[Any]:
         """The training data loader."""
-        return self._trainer.data_loader  # type: ignore[attr-defined]
+        loader: Iterable[Any] = self._trainer.data_loader  # type: ignore[attr-defined]  # as above
+        return loader
 
     @property
     def optimizer(self) -> torch.optim.Optimizer:
         """The optimizer."""
-        return self._trainer.optimizer  # type: ignore[attr-defined]
+        optimizer: torch.optim.Optimizer = self._trainer.optimizer  # type: ignore[attr-defined]  # as above
+        return optimizer
 
     def build_hooks(self) -> list[HookBase | None]:
         """Make the hooks of a run, in the order in which they are called.
