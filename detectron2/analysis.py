@@ -44,7 +44,7 @@ _IGNORED_OPS = {
 }
 
 
-class FlopCountAnalysis(fvcore_nn.FlopCountAnalysis):
+class FlopCountAnalysis(fvcore_nn.FlopCountAnalysis):  # type: ignore[misc]  # fvcore has no types
     """fvcore's `FlopCountAnalysis` for models whose inputs and outputs are dicts and `Instances`."""
 
     def __init__(self, model: nn.Module, inputs: Any) -> None:
@@ -62,7 +62,7 @@ class FlopCountAnalysis(fvcore_nn.FlopCountAnalysis):
             return super()._analyze()
 
 
-class _ActivationCountAnalysis(fvcore_nn.ActivationCountAnalysis):
+class _ActivationCountAnalysis(fvcore_nn.ActivationCountAnalysis):  # type: ignore[misc]  # fvcore has no types
     def _analyze(self) -> Any:
         with _tracer_warnings_off():
             return super()._analyze()
@@ -86,8 +86,8 @@ def activation_count_operators(model: nn.Module, inputs: list[Any], **kwargs: An
     """Count the millions of numbers that convolutions and matrix products of inference put out, by operator.
 
     Args:
-        model: see `flop_count_operators`.
-        inputs: see there.
+        model: a detector; it is put into eval mode for the count.
+        inputs: one batch, as the model takes it.
         kwargs: handles of operators, by name, as fvcore's `set_op_handle` takes them.
     """
     with _eval_mode(model):

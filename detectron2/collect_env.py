@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.multiprocessing.spawn as mp
 
 import detectron2
 
@@ -39,7 +40,7 @@ _PACKAGES = (
 def collect_torch_env() -> str:
     """Return torch's own report on compiler, CUDA and libraries, or its build settings where that fails."""
     try:
-        return importlib.import_module("torch.utils.collect_env").get_pretty_env_info()
+        return str(importlib.import_module("torch.utils.collect_env").get_pretty_env_info())
     except (ImportError, AttributeError, OSError):
         return torch.__config__.show()
 
@@ -147,13 +148,13 @@ def test_nccl_ops() -> None:
     num_gpus = torch.cuda.device_count()
     if num_gpus < 2 or not torch.distributed.is_nccl_available():
         return
-    torch.multiprocessing.spawn(_run_nccl_worker, args=(num_gpus, _free_port()), nprocs=num_gpus)
+    mp.start_processes(_run_nccl_worker, args=(num_gpus, _free_port()), nprocs=num_gpus)  # type: ignore[no-untyped-call]  # torch
 
 
 def _free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
+        return int(listener.getsockname()[1])
 
 
 def _run_nccl_worker(rank: int, num_gpus: int, port: int) -> None:

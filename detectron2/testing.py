@@ -57,7 +57,8 @@ def get_model_no_weights(config_path: str) -> nn.Module:
     cfg = get_config(config_path)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if not isinstance(cfg, CfgNode):
-        return instantiate(cfg.model).to(device)
+        model: nn.Module = instantiate(cfg.model).to(device)
+        return model
     cfg.MODEL.DEVICE = device
     return build_model(cfg)
 
@@ -147,7 +148,8 @@ def reload_script_model(module: torch.jit.ScriptModule) -> torch.jit.ScriptModul
     buffer = io.BytesIO()
     torch.jit.save(module, buffer)
     buffer.seek(0)
-    return torch.jit.load(buffer)
+    loaded: torch.jit.ScriptModule = torch.jit.load(buffer)  # type: ignore[no-untyped-call]  # torch
+    return loaded
 
 
 def has_dynamic_axes(onnx_model: Any) -> bool:
@@ -170,13 +172,17 @@ def register_custom_op_onnx_export(
     if min_torch_version(min_version):
         logger.info("torch %s writes %s to ONNX by itself", torch.__version__, opname)
         return
-    torch.onnx.register_custom_op_symbolic(opname, symbolic_fn, opset_version)
+    torch.onnx.register_custom_op_symbolic(  # type: ignore[attr-defined]  # not exported, and public
+        opname, symbolic_fn, opset_version
+    )
 
 
 def unregister_custom_op_onnx_export(opname: str, opset_version: int, min_version: str) -> None:
     """Undo `register_custom_op_onnx_export`; the arguments are the same."""
     if not min_torch_version(min_version):
-        torch.onnx.unregister_custom_op_symbolic(opname, opset_version)
+        torch.onnx.unregister_custom_op_symbolic(  # type: ignore[attr-defined]  # not exported, and public
+            opname, opset_version
+        )
 
 
 def skipIfUnsupportedMinOpsetVersion(  # contract

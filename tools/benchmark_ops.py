@@ -35,6 +35,7 @@ from detectron2.layers import (
     roi_align,
     roi_align_rotated,
 )
+from detectron2.utils.user_errors import exit_on_user_error
 
 IMAGE_SIZE = (800, 1216)
 Work = Callable[[], Any]
@@ -234,4 +235,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with exit_on_user_error():
+        main()

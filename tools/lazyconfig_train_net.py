@@ -79,7 +79,7 @@ def do_test(cfg: DictConfig, model: nn.Module) -> Mapping[str, Any]:
 def build_hooks(
     cfg: DictConfig, model: nn.Module, checkpointer: DetectionCheckpointer
 ) -> list[HookBase | None]:
-    """Make the hooks of a run; they are called in this order, see `DefaultTrainer.build_hooks`."""
+    """Make the hooks of a run; they are called in this order, which has the reasons of `DefaultTrainer`'s."""
     options = cfg.train
     is_main = comm.is_main_process()
     return [

@@ -19,7 +19,7 @@ from typing import Any
 
 from detectron2.config import get_cfg
 from detectron2.utils.file_io import Detectron2Handler, atomic_write
-from detectron2.utils.user_errors import UserValueError
+from detectron2.utils.user_errors import UserValueError, exit_on_user_error
 
 ROOT = Path(__file__).resolve().parents[1]
 RES2NET = "Res2Net"
@@ -167,4 +167,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with exit_on_user_error():
+        sys.exit(main())

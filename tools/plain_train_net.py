@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import logging
+import math
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -109,18 +110,24 @@ def do_train(cfg: CfgNode, model: nn.Module, resume: bool) -> None:
 
 
 def train_step(model: nn.Module, optimizer: torch.optim.Optimizer, batch: list[Any]) -> dict[str, float]:
-    """Update the weights once; return the losses, averaged over all processes, on the main one."""
+    """Update the weights once; return the losses, averaged over all processes.
+
+    Raises:
+        FloatingPointError: a loss is not finite, in any process. All raise it, so that none waits for
+            another.
+    """
     losses: dict[str, Tensor] = model(batch)
-    total = torch.stack(list(losses.values())).sum()
-    if not torch.isfinite(total):
-        raise UserFloatingPointError(
-            f"the loss is not finite: {losses}. Lower SOLVER.BASE_LR, or look at the data of this batch."
-        )
+    per_process = comm.all_gather({name: loss.item() for name, loss in losses.items()})
+    for rank, values in enumerate(per_process):
+        if not math.isfinite(sum(values.values())):
+            raise UserFloatingPointError(
+                f"the loss is not finite in process {rank}: {values}. Lower SOLVER.BASE_LR, or look at the "
+                "data of this batch."
+            )
     optimizer.zero_grad()
-    total.backward()
+    torch.stack(list(losses.values())).sum().backward()
     optimizer.step()
-    detached = {name: loss.detach() for name, loss in losses.items()}
-    return {name: float(value) for name, value in comm.reduce_dict(detached).items()}
+    return {name: sum(values[name] for values in per_process) / len(per_process) for name in losses}
 
 
 def main(args: argparse.Namespace) -> Mapping[str, Any]:

@@ -35,6 +35,7 @@ from detectron2.modeling.backbone import Backbone, build_res2net_backbone
 from detectron2.utils.file_io import atomic_write
 from detectron2.utils.logger import setup_logger
 from detectron2.utils.precision import prefers_bfloat16
+from detectron2.utils.user_errors import exit_on_user_error
 
 logger = logging.getLogger("detectron2.pretrain_shapes")
 
@@ -288,4 +289,5 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with exit_on_user_error():
+        main()

@@ -38,7 +38,7 @@ from detectron2.engine.hooks import EvalHook
 from detectron2.utils.file_io import atomic_write
 from detectron2.utils.logger import setup_logger
 from detectron2.utils.precision import prefers_bfloat16
-from detectron2.utils.user_errors import UserValueError
+from detectron2.utils.user_errors import UserValueError, exit_on_user_error
 from detectron2.visualization.comparison import side_by_side
 from detectron2.visualization.report import Chart, Report, Table, read_metrics
 from detectron2.visualization.visualizer import Visualizer
@@ -387,11 +387,9 @@ def main() -> int:
     except KeyboardInterrupt:
         logger.info("Stopped. The same command continues from here.")
         return 130
-    except (OSError, ValueError) as error:
-        logger.error("%s", error)
-        return 2
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with exit_on_user_error():
+        sys.exit(main())

@@ -89,7 +89,7 @@ class DetectionCheckpointer(Checkpointer):  # type: ignore[misc]  # fvcore has n
         super().__init__(model, save_dir, save_to_disk=save_to_disk, **checkpointables)
         self.path_manager = PathManager
         self.logger = logger
-        self.notes: dict[str, Any] = {}
+        self.notes: Mapping[str, Any] = {}
         self._exchange: Exchange | None = None
         self._last_load: _LoadSummary | None = None
 

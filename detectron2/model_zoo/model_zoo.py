@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from functools import cache
 from pathlib import Path
@@ -18,7 +17,7 @@ from detectron2.config.instantiate import instantiate
 from detectron2.config.lazy import LazyConfig
 from detectron2.modeling.meta_arch.build import build_model
 from detectron2.utils.file_io import Detectron2Handler
-from detectron2.utils.user_errors import UserFileNotFoundError, UserValueError
+from detectron2.utils.user_errors import UserFileNotFoundError, UserValueError, near
 
 __all__ = ["get", "get_checkpoint_url", "get_config", "get_config_file"]
 
@@ -38,7 +37,8 @@ def _config_root() -> Path:
 @cache
 def _published() -> dict[str, dict[str, Any]]:
     """What was published for a config, by its name without the suffix: `checkpoint` and `results`."""
-    return json.loads((_HERE / "published.json").read_text(encoding="utf-8"))
+    published: dict[str, dict[str, Any]] = json.loads((_HERE / "published.json").read_text(encoding="utf-8"))
+    return published
 
 
 def get_checkpoint_url(config_path: str) -> str:
@@ -74,9 +74,8 @@ def get_config_file(config_path: str) -> str:
     if path.is_file():
         return str(path)
     names = [file.relative_to(root).as_posix() for file in root.rglob("*") if file.suffix in _SUFFIXES]
-    near = difflib.get_close_matches(config_path, names, n=3, cutoff=0.5)
-    hint = f"Did you mean {' or '.join(near)}?" if near else f"See the files in {root}."
-    raise UserFileNotFoundError(f"{config_path!r} is no config of the model zoo. {hint}")
+    hint = near(config_path, names, cutoff=0.5) or f" The files are in {root}."
+    raise UserFileNotFoundError(f"{config_path!r} is no config of the model zoo.{hint}")
 
 
 def get_config(config_path: str, trained: bool = False) -> Any:

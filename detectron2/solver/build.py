@@ -120,7 +120,7 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
         bias_lr_factor=cfg.SOLVER.BIAS_LR_FACTOR,
         weight_decay_bias=cfg.SOLVER.WEIGHT_DECAY_BIAS,
     )
-    optimizer = torch.optim.SGD(
+    optimizer: torch.optim.Optimizer = torch.optim.SGD(
         parameters,
         lr=cfg.SOLVER.BASE_LR,
         momentum=cfg.SOLVER.MOMENTUM,
@@ -128,7 +128,8 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
         weight_decay=cfg.SOLVER.WEIGHT_DECAY,
         foreach=True,
     )
-    return maybe_add_gradient_clipping(cfg, optimizer)
+    optimizer = maybe_add_gradient_clipping(cfg, optimizer)
+    return optimizer
 
 
 def get_default_optimizer_params(
@@ -236,7 +237,7 @@ def build_lr_scheduler(cfg: CfgNode, optimizer: torch.optim.Optimizer) -> LRSche
     return LRMultiplier(optimizer, multiplier=scheduler, max_iter=solver.MAX_ITER)
 
 
-class _EqualSteps(ParamScheduler):
+class _EqualSteps(ParamScheduler):  # type: ignore[misc]  # fvcore has no types
     """Decay by `gamma` at `num_decays` places that cut training into parts of the same length."""
 
     def __init__(self, gamma: float, num_decays: int) -> None:

@@ -21,7 +21,7 @@ from detectron2.utils.user_errors import UserValueError
 _WARMUP_METHODS = ("linear", "constant")
 
 
-class WarmupParamScheduler(CompositeParamScheduler):
+class WarmupParamScheduler(CompositeParamScheduler):  # type: ignore[misc]  # fvcore has no types
     """Put a warm-up in front of a schedule.
 
     Schedules are functions of progress, from 0 (start) to 1 (end of training).

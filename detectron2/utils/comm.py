@@ -17,7 +17,7 @@ _LOCAL_PROCESS_GROUP: dist.ProcessGroup | None = None
 
 _MISSING_LOCAL_PG_ERROR = (
     "The processes of this machine form no group yet: start the program through detectron2.engine.launch(), "
-    " or call detectron2.utils.comm.create_local_process_group() on every process first."
+    "or call detectron2.utils.comm.create_local_process_group() on every process first."
 )
 
 
@@ -35,9 +35,10 @@ def get_rank() -> int:
     return dist.get_rank() if _is_distributed() else 0
 
 
-@functools.lru_cache
 def create_local_process_group(num_workers_per_machine: int) -> None:
     """Make the group of the processes of each machine. Every process of the world must call this.
+
+    A second call in the same world changes nothing.
 
     Args:
         num_workers_per_machine: processes on each machine, usually its number of GPUs. Ranks must be numbered
@@ -47,17 +48,22 @@ def create_local_process_group(num_workers_per_machine: int) -> None:
         ValueError: the world does not split into machines of this size.
     """
     global _LOCAL_PROCESS_GROUP
+    _LOCAL_PROCESS_GROUP = _make_local_group(num_workers_per_machine, dist.group.WORLD)
+
+
+# One process may join a world, leave it, and join another: groups are those of a world.
+@functools.lru_cache(maxsize=1)
+def _make_local_group(num_workers_per_machine: int, world: dist.ProcessGroup | None) -> dist.ProcessGroup:
     world_size = get_world_size()
     if num_workers_per_machine < 1 or world_size % num_workers_per_machine:
         raise UserValueError(
             f"{world_size} processes do not split into machines of {num_workers_per_machine} each"
         )
-    own_machine = get_rank() // num_workers_per_machine
-    for machine in range(world_size // num_workers_per_machine):
-        first = machine * num_workers_per_machine
-        group = dist.new_group(list(range(first, first + num_workers_per_machine)))
-        if machine == own_machine:
-            _LOCAL_PROCESS_GROUP = group
+    firsts = range(0, world_size, num_workers_per_machine)
+    groups: list[dist.ProcessGroup] = [
+        dist.new_group([*range(first, first + num_workers_per_machine)]) for first in firsts
+    ]
+    return groups[get_rank() // num_workers_per_machine]
 
 
 def _require_local_group() -> dist.ProcessGroup:
@@ -97,11 +103,16 @@ def synchronize() -> None:
         dist.barrier()
 
 
-@functools.lru_cache
 def _world_group_on_cpu() -> dist.ProcessGroup:
     """A group over all processes that moves CPU data: pickled objects need no GPU memory."""
-    group = dist.new_group(backend="gloo") if dist.get_backend() == dist.Backend.NCCL else dist.group.WORLD
-    assert group is not None
+    world = dist.group.WORLD
+    assert world is not None
+    return _make_gloo_group(world) if dist.get_backend() == dist.Backend.NCCL else world
+
+
+@functools.lru_cache(maxsize=1)
+def _make_gloo_group(world: dist.ProcessGroup) -> dist.ProcessGroup:
+    group: dist.ProcessGroup = dist.new_group(backend="gloo")
     return group
 
 
@@ -149,7 +160,7 @@ def gather(data: Any, dst: int = 0, group: dist.ProcessGroup | None = None) -> l
 
 def shared_random_seed() -> int:
     """Draw a random number that all processes agree on. Every process must call this."""
-    return all_gather(int(torch.randint(2**31, (1,)).item()))[0]
+    return int(all_gather(int(torch.randint(2**31, (1,)).item()))[0])
 
 
 def reduce_dict(input_dict: Mapping[str, Tensor], average: bool = True) -> dict[str, Tensor]:

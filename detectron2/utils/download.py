@@ -96,7 +96,7 @@ def download(url: str, target: str, *, check_name: bool = False, hint: str = "")
     Args:
         url: an http, https or ftp address.
         target: where the file goes once it is complete; its folder must exist.
-        check_name: compare the content with the digest in the name of `target`; see `check_named_digest`.
+        check_name: compare the content with the digest in the name of `target`, as `check_named_digest` does.
         hint: what else the user can do, for the errors.
 
     Raises:

@@ -16,7 +16,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from .user_errors import UserValueError
+from .user_errors import (
+    UserAttributeError,
+    UserFileNotFoundError,
+    UserImportError,
+    UserValueError,
+    suggest_files,
+)
 
 __all__ = ["seed_all_rng"]
 
@@ -72,39 +78,68 @@ def import_file(
 
 _import_file = import_file
 
+_ENV_VARIABLE = "DETECTRON2_ENV_MODULE"
 _ENV_SETUP_DONE = False
 
 
 def setup_environment() -> None:
-    """Run the user's own set-up once, where the variable DETECTRON2_ENV_MODULE names it.
+    """Run the user's own set-up, where the environment variable DETECTRON2_ENV_MODULE names it.
 
-    Importing the library changes nothing in the process; `engine.default_setup` calls this.
+    It names a module that can be imported, or the path of a `.py` file, with a function
+    `setup_environment()`, which is called without arguments, once in a process. Importing the library runs
+    nothing of this: `engine.default_setup`, `DefaultTrainer` and `DefaultPredictor` call it first.
+
+    Raises:
+        ImportError, FileNotFoundError, AttributeError: the module, the file or the function is not there.
     """
     global _ENV_SETUP_DONE
     if _ENV_SETUP_DONE:
         return
-    _ENV_SETUP_DONE = True
-    custom_module = os.environ.get("DETECTRON2_ENV_MODULE")
-    if custom_module:
-        setup_custom_environment(custom_module)
+    custom_module = os.environ.get(_ENV_VARIABLE)
+    _ENV_SETUP_DONE = True  # before the call, which may come here again
+    try:
+        if custom_module:
+            setup_custom_environment(custom_module)
+    except BaseException:
+        _ENV_SETUP_DONE = False
+        raise
 
 
 def setup_custom_environment(custom_module: str) -> None:
     """Import a module, or run a `.py` file, and call its `setup_environment()`.
 
+    Args:
+        custom_module: a dotted name, or a path that ends in ".py"; it is executed, so it must be trusted.
+
     Raises:
-        AttributeError: it has no such function.
+        ImportError, FileNotFoundError, AttributeError: the module, the file or the function is not there.
     """
-    if custom_module.endswith(".py"):
-        module = import_file("detectron2.utils.env.custom_module", custom_module)
-    else:
-        module = importlib.import_module(custom_module)
-    setup = getattr(module, "setup_environment", None)
+    setup = getattr(_import_custom_module(custom_module), "setup_environment", None)
     if not callable(setup):
-        raise AttributeError(
-            f"{custom_module} must define a function setup_environment() to be used as set-up module"
+        raise UserAttributeError(
+            f"{custom_module} must define a function setup_environment() to be used as set-up module "
+            f"({_ENV_VARIABLE})."
         )
     setup()
+
+
+def _import_custom_module(name: str) -> ModuleType:
+    if name.endswith(".py"):
+        if not os.path.isfile(name):
+            raise UserFileNotFoundError(
+                f"{_ENV_VARIABLE} names a set-up file that is not there: {name}.{suggest_files(name)} "
+                "Correct the path, or unset the variable."
+            )
+        return import_file("detectron2.utils.env.custom_module", name)
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+            raise  # the module is there, and lacks something itself
+        raise UserImportError(
+            f"{_ENV_VARIABLE} names a set-up module that cannot be imported: {name!r}. Give a module that "
+            "lies on PYTHONPATH or is installed, or the path of a .py file, or unset the variable."
+        ) from error
 
 
 def fixup_module_metadata(

@@ -38,7 +38,7 @@ _FOLDER_VARIABLE = "DETECTRON2_MODELS"
 _MIRROR_VARIABLE = "DETECTRON2_MIRROR"
 
 
-class DownloadHandler(PathHandler):
+class DownloadHandler(PathHandler):  # type: ignore[misc]  # iopath has no types
     """Read http, https and ftp addresses through a cache of downloaded files."""
 
     def _get_supported_prefixes(self) -> list[str]:
@@ -107,7 +107,7 @@ def _mirrored(url: str) -> tuple[str, str]:
     return f"{mirror.rstrip('/')}/{name}", hint
 
 
-class FileURLHandler(PathHandler):
+class FileURLHandler(PathHandler):  # type: ignore[misc]  # iopath has no types
     """Read and write `file:///PATH`."""
 
     PREFIX = "file://"
@@ -144,7 +144,7 @@ class FileURLHandler(PathHandler):
         os.remove(self._get_local_path(path, **kwargs))
 
 
-class Detectron2Handler(PathHandler):
+class Detectron2Handler(PathHandler):  # type: ignore[misc]  # iopath has no types
     """Resolve `detectron2://NAME` to a file of the public model zoo, downloaded once into the cache."""
 
     PREFIX = "detectron2://"
@@ -157,10 +157,12 @@ class Detectron2Handler(PathHandler):
         return self.S3_DETECTRON2_PREFIX + path.removeprefix(self.PREFIX)
 
     def _get_local_path(self, path: str, force: bool = False, **kwargs: Any) -> str:
-        return PathManager.get_local_path(self._to_url(path), force=force, **kwargs)
+        local_path: str = PathManager.get_local_path(self._to_url(path), force=force, **kwargs)
+        return local_path
 
     def _open(self, path: str, mode: str = "r", buffering: int = -1, **kwargs: Any) -> IO[Any]:
-        return PathManager.open(self._to_url(path), mode, buffering=buffering, **kwargs)
+        file: IO[Any] = PathManager.open(self._to_url(path), mode, buffering=buffering, **kwargs)
+        return file
 
 
 PathManager = PathManagerBase()

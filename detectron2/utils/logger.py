@@ -89,7 +89,8 @@ class _LogFileHandler(logging.FileHandler):
     def _open(self) -> IO[Any]:  # type: ignore[override]  # a path manager may return any text stream
         # Remote storage may charge for every flush, so lines are collected there.
         remote = "://" in self.log_path
-        return PathManager.open(self.log_path, "a", buffering=1024 * 1024 if remote else -1)
+        file: IO[Any] = PathManager.open(self.log_path, "a", buffering=1024 * 1024 if remote else -1)
+        return file
 
 
 def setup_logger(

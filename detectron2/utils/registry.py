@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from difflib import get_close_matches
 from typing import Any, TypeVar, overload
 
 from fvcore.common.registry import Registry as _Registry
 
-from .user_errors import UserImportError, UserKeyError, UserValueError
+from .user_errors import UserImportError, UserKeyError, UserValueError, near
 
 __all__ = ["Registry", "locate"]
 
 _Entry = TypeVar("_Entry")
 
 
-class Registry(_Registry):
+class Registry(_Registry):  # type: ignore[misc]  # fvcore has no types
     """Map names to classes or functions.
 
     It is a `fvcore.common.registry.Registry`, so code that checks for that type accepts it. Its errors help:
@@ -56,11 +55,10 @@ class Registry(_Registry):
         known = sorted(self._obj_map)
         if not known:
             return f"{name!r} is not in the {self._name} registry, which is empty: import what registers it"
-        near = get_close_matches(str(name), known, n=3)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"it has: {', '.join(known)}."
+        hint = near(name, known) or f" It has: {', '.join(known)}."
         return (
-            f"{name!r} is not in the {self._name} registry; {hint} "
-            "An own class is registered when its module is imported."
+            f"{name!r} is not in the {self._name} registry.{hint} An own class is registered when its module "
+            "is imported."
         )
 
 
@@ -92,9 +90,7 @@ def _walk_attributes(obj: Any, attributes: list[str], full_name: str) -> Any:
         try:
             obj = getattr(obj, attribute)
         except AttributeError:
-            near = get_close_matches(attribute, dir(obj), n=3)
-            hint = f"; did you mean {' or '.join(near)}?" if near else ""
             raise UserImportError(
-                f"cannot locate {full_name!r}: {obj!r} has no {attribute!r}{hint}"
+                f"cannot locate {full_name!r}: {obj!r} has no {attribute!r}.{near(attribute, dir(obj))}"
             ) from None
     return obj

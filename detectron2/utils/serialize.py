@@ -35,7 +35,8 @@ class PicklableWrapper:
 def _pickle(obj: Any) -> bytes:
     # Optional: only lambdas and local functions need it.
     if importlib.util.find_spec("cloudpickle") is not None:
-        return importlib.import_module("cloudpickle").dumps(obj)
+        data: bytes = importlib.import_module("cloudpickle").dumps(obj)
+        return data
     try:
         return pickle.dumps(obj)
     except (pickle.PicklingError, AttributeError, TypeError) as e:

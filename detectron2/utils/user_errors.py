@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 __all__ = [
+    "UserAttributeError",
     "UserError",
     "UserFileNotFoundError",
     "UserFloatingPointError",
@@ -60,6 +61,10 @@ class UserFileNotFoundError(UserError, FileNotFoundError):
 
 class UserImportError(UserError, ImportError):
     """A package or a name in it that is not there."""
+
+
+class UserAttributeError(UserError, AttributeError):
+    """A name that a module or an object of the user should have, and has not."""
 
 
 class UserNotImplementedError(UserError, NotImplementedError):

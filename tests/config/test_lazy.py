@@ -57,7 +57,7 @@ def test_target_may_be_a_path() -> None:
 def test_wrong_target_says_what_is_wrong() -> None:
     with pytest.raises(TypeError, match="LazyCall takes a callable"):
         LazyCall(3)
-    with pytest.raises(ImportError, match="fractions.*Fractoin.*[Dd]id you mean Fraction"):
+    with pytest.raises(ImportError, match="fractions.*Fractoin.*Did you mean Fraction"):
         instantiate({"_target_": "fractions.Fractoin"})
     with pytest.raises(TypeError, match="_target_ must be a callable"):
         instantiate({"_target_": "math.pi"})

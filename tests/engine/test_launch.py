@@ -82,3 +82,92 @@ def test_a_non_finite_loss_in_one_process_stops_all(repo_root: Path, tmp_path: P
     assert "rank 0" in first["error"] or "rank 1" in first["error"]
     assert first["weights"] == second["weights"]
     assert all(value == value for row in first["weights"] for value in row)  # no NaN arrived
+
+
+TWO_LAUNCHES = """
+import sys, torch, torch.distributed as dist
+from datetime import timedelta
+from detectron2.engine import launch
+from detectron2.utils import comm
+
+def gather(offset):
+    everyone = comm.all_gather(comm.get_rank() + offset)
+    local = comm.all_gather(comm.get_local_rank(), group=comm.get_local_process_group())
+    comm.synchronize()
+    return everyone, local, comm.reduce_dict({"a": torch.ones(())})["a"].item() > 0
+
+for offset in (0, 10, 20):
+    result = launch(gather, num_gpus_per_machine=0, args=(offset,), timeout=timedelta(seconds=20))
+    assert result == ([offset, offset + 1], [0, 1], True), result
+    assert not dist.is_initialized()
+"""
+
+
+@pytest.mark.parametrize("agent_store", [True, False])
+def test_one_process_may_launch_several_times(repo_root: Path, tmp_path: Path, agent_store: bool) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(TWO_LAUNCHES)
+    env = {**os.environ, "PYTHONPATH": str(repo_root), "OMP_NUM_THREADS": "1"}
+    if agent_store:
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+        done = subprocess.run(
+            [*command, str(program)], env=env, capture_output=True, text=True, timeout=120, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        return
+    env |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": _resolve_dist_url("auto", 1).rpartition(":")[2]}
+    started = [
+        subprocess.Popen(
+            [sys.executable, str(program)],
+            env={**env, "RANK": str(rank), "WORLD_SIZE": "2"},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    ends = [(process.communicate(timeout=120)[1], process.returncode) for process in started]
+    assert [status for _, status in ends] == [0, 0], ends
+
+
+@pytest.fixture
+def given_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What torchrun sets for the last of four processes on two machines."""
+    given = {"RANK": 3, "WORLD_SIZE": 4, "LOCAL_RANK": 1, "LOCAL_WORLD_SIZE": 2}
+    for name, value in given.items():
+        monkeypatch.setenv(name, str(value))
+
+
+@pytest.mark.usefixtures("given_group")
+@pytest.mark.parametrize("arguments", [(8, 1, 0), (3, 2, 1), (2, 3, 1), (2, 2, 0), (0, 4, 1)])
+def test_arguments_against_the_environment_are_refused(arguments: tuple[int, int, int]) -> None:
+    with pytest.raises(ValueError, match=r"WORLD_SIZE=4 .*2 on each of 2 machines.*--nproc-per-node"):
+        launch(add, *arguments, args=(2, 3))
+
+
+@pytest.mark.usefixtures("given_group")
+@pytest.mark.parametrize("arguments", [(1, 1, 0), (0, 1, 0), (2, 1, 0), (2, 2, 1), (1, 2, 1)])
+def test_arguments_that_agree_with_the_environment_join_its_group(
+    arguments: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    joined: list[dict[str, Any]] = []
+    module = sys.modules[launch.__module__]  # the package has the function under the module's name
+    monkeypatch.setattr(module, "_make_store", lambda timeout: "store")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("torch.distributed.init_process_group", lambda **kwargs: joined.append(kwargs))
+    monkeypatch.setattr(module, "_run_joined", lambda function, num_local, args: num_local)
+    assert launch(add, *arguments, args=(2, 3)) == 2
+    assert [(kwargs["rank"], kwargs["world_size"], kwargs["backend"]) for kwargs in joined] == [
+        (3, 4, "gloo")
+    ]
+
+
+def test_an_environment_that_counts_containers_does_not_shrink_the_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("RANK", "1")  # of the machine, as some schedulers set it
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match="unset RANK and WORLD_SIZE"):
+        launch(add, 8, 2, 1, "tcp://host:29500", args=(2, 3))
+    monkeypatch.setenv("RANK", "first")
+    with pytest.raises(ValueError, match="RANK in the environment must be a number, got 'first'"):
+        launch(add, 1, args=(2, 3))

@@ -97,3 +97,11 @@ def test_what_is_no_image_is_refused(image: Any) -> None:
 def test_unknown_formats_are_refused() -> None:
     with pytest.raises(ValueError, match="RGB or BGR, got 'L'"):
         DefaultPredictor(make_cfg("L"))
+
+
+def test_another_image_format_is_refused_before_a_model_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    built: list[CfgNode] = []
+    monkeypatch.setattr("detectron2.engine.defaults.predictor.build_model", built.append)
+    with pytest.raises(ValueError, match="INPUT.FORMAT RGB or BGR, got 'YUV-BT.601'"):
+        DefaultPredictor(make_cfg("YUV-BT.601"))
+    assert built == []

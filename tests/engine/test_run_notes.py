@@ -18,6 +18,7 @@ import detectron2
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode, get_cfg
 from detectron2.data import MetadataCatalog
+from detectron2.data.catalog import LazyValue
 from detectron2.engine import DefaultPredictor
 from detectron2.engine.defaults import describe_run, load_run
 
@@ -102,6 +103,41 @@ def test_class_names_come_along_and_leave_the_catalog_alone(tmp_path: Path) -> N
     }
     assert "notes_with_names" not in MetadataCatalog.list()
     MetadataCatalog.remove("notes_without_names")
+
+
+class CountsReadings(LazyValue):
+    """Stands for class names that lie in a file."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def resolve(self) -> list[str]:
+        self.count += 1
+        return ["cat", "dog"]
+
+
+class LiesNowhere(LazyValue):
+    def resolve(self) -> list[str]:
+        raise FileNotFoundError("names.json")
+
+
+def test_class_names_in_files_are_read_when_a_checkpoint_is_written(
+    tmp_path: Path, tiny_cfg: CfgNode
+) -> None:
+    names = CountsReadings()
+    MetadataCatalog.get("notes_missing").set(thing_classes=LiesNowhere())
+    MetadataCatalog.get("notes_lazy").set(thing_classes=names)
+    tiny_cfg.DATASETS.TEST = ("notes_missing", "notes_lazy")
+    try:
+        checkpointer = TinyTrainer(tiny_cfg).checkpointer
+        assert names.count == 0
+        checkpointer.save("a")
+        assert names.count > 0
+        _, metadata = load_run(f"{tiny_cfg.OUTPUT_DIR}/a.pth")
+        assert metadata.as_dict() == {"name": "notes_lazy", "thing_classes": ["cat", "dog"]}
+    finally:
+        MetadataCatalog.remove("notes_missing")
+        MetadataCatalog.remove("notes_lazy")
 
 
 def test_keys_of_a_project_and_overrides_are_kept(tmp_path: Path) -> None:

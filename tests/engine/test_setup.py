@@ -18,6 +18,7 @@ from torch import nn
 
 from detectron2.config import CfgNode, LazyConfig, get_cfg
 from detectron2.engine import create_ddp_model, default_argument_parser, default_setup, default_writers
+from detectron2.utils import env
 from detectron2.utils.events import CommonMetricPrinter, JSONWriter
 
 
@@ -39,6 +40,22 @@ def make_cfg(folder: Path) -> CfgNode:
     cfg.OUTPUT_DIR = str(folder)
     cfg.MODEL.DEVICE = "cpu"
     return cfg
+
+
+@pytest.mark.parametrize("as_module", [True, False])
+def test_the_user_s_own_set_up_runs_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, as_module: bool
+) -> None:
+    (tmp_path / "own_set_up.py").write_text(
+        "import os\ndef setup_environment():\n    os.environ['OWN_SET_UP'] = 'done'\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    name = "own_set_up" if as_module else str(tmp_path / "own_set_up.py")
+    monkeypatch.setenv("DETECTRON2_ENV_MODULE", name)
+    monkeypatch.setenv("OWN_SET_UP", "not yet")
+    monkeypatch.setattr(env, "_ENV_SETUP_DONE", False)
+    default_setup(make_cfg(tmp_path / "out"), argparse.Namespace())
+    assert os.environ["OWN_SET_UP"] == "done"
 
 
 def test_parser_reads_the_documented_command_line() -> None:

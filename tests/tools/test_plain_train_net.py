@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import runpy
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from detectron2.data.datasets.shapes import write_shapes
+from tests.engine.tiny import TinyModel, make_samples
 
 SETTINGS = {
     "MODEL.DEVICE": "cpu",
@@ -84,3 +87,18 @@ def test_mistakes_are_told(run: Run, capsys: pytest.CaptureFixture[str]) -> None
     assert "SOLVER.MAX_ITER" in capsys.readouterr().err
     assert run(SOLVER__BASE_LR="1e30", SOLVER__CLIP_GRADIENTS__ENABLED="False") == 2
     assert "Lower SOLVER.BASE_LR" in capsys.readouterr().err
+
+
+def test_a_non_finite_loss_in_one_process_stops_all(repo_root: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command += ["tests/tools/plain_train_worker.py", str(repo_root / "tools" / "plain_train_net.py")]
+    env = {**os.environ, "PYTHONPATH": str(repo_root), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*command, str(tmp_path)], cwd=repo_root, env=env, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    first, second = (json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in range(2))
+    assert "not finite in process 1" in first["error"]
+    assert first == second
+    model, samples = TinyModel(), make_samples(8)[:4]
+    assert first["losses"][0]["loss_fit"] == pytest.approx(model(samples)["loss_fit"].item())

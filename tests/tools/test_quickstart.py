@@ -1,11 +1,16 @@
 """The steps of the quickstart that are not training: settings, results and what is skipped."""
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+
+from detectron2.utils.user_errors import UserValueError
 
 _SCORES = {
     "panoptic_seg": {"PQ": 51.26},
@@ -63,3 +68,26 @@ def test_finished_steps_are_skipped(quickstart: ModuleType, tmp_path: Path) -> N
     quickstart.train(cfg, files, quickstart.parse_args([]))
     files.results.write_text(json.dumps({"scores": _SCORES}))
     assert quickstart.evaluate(cfg, files) == {"scores": _SCORES}
+
+
+@pytest.mark.parametrize(("error", "status"), [(UserValueError("another run"), 2), (ValueError("a bug"), 1)])
+def test_only_a_mistake_of_the_user_hides_its_traceback(
+    repo_root: Path, tmp_path: Path, error: Exception, status: int
+) -> None:
+    program = f"""
+import runpy, sys
+from detectron2.utils.user_errors import UserValueError
+import detectron2.data.datasets.shapes as shapes
+def fail(*args, **kwargs):
+    raise {error!r}
+shapes.write_shapes = fail
+sys.argv = ["quickstart.py", "--output-dir", {str(tmp_path)!r}]
+runpy.run_path("tools/quickstart.py", run_name="__main__")
+"""
+    env = {**os.environ, "PYTHONPATH": str(repo_root)}
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=repo_root, env=env, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == status, done.stderr
+    assert ("Traceback" in done.stderr) is (status == 1)
+    assert "Traceback" in (tmp_path / "log.txt").read_text()

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from detectron2.utils import env
+from detectron2.utils.user_errors import UserError
 
 
 def draw() -> tuple[float, float, float]:
@@ -59,6 +60,33 @@ def test_set_up_module_runs_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     env.setup_environment()
     env.setup_environment()
     assert (tmp_path / "count").read_text() == "x"
+
+
+def test_a_set_up_that_failed_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "custom.py"
+    monkeypatch.setenv("DETECTRON2_ENV_MODULE", str(path))
+    monkeypatch.setattr(env, "_ENV_SETUP_DONE", False)
+    for _ in range(2):
+        with pytest.raises(FileNotFoundError, match="DETECTRON2_ENV_MODULE names a set-up file"):
+            env.setup_environment()
+    path.write_text("def setup_environment(): pass")
+    env.setup_environment()
+
+
+@pytest.mark.parametrize("name", ["no_such_set_up", "email.no_such_set_up"])
+def test_a_set_up_module_that_is_not_there_is_named(name: str) -> None:
+    with pytest.raises(ImportError, match=f"DETECTRON2_ENV_MODULE .*'{name}'.*PYTHONPATH") as info:
+        env.setup_custom_environment(name)
+    assert isinstance(info.value, UserError)
+
+
+def test_what_a_set_up_module_lacks_itself_is_not_hidden(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "needs_more.py").write_text("import no_such_dependency")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ModuleNotFoundError, match="no_such_dependency"):
+        env.setup_custom_environment("needs_more")
 
 
 def test_set_up_module_without_the_function_is_an_error(tmp_path: Path) -> None:

@@ -179,7 +179,7 @@ def test_printer_estimates_from_its_own_clock_without_a_timer(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seconds = iter([100.0, 130.0])
-    monkeypatch.setattr("detectron2.utils.events.time.perf_counter", lambda: next(seconds))
+    monkeypatch.setattr("detectron2.utils.events.writers.time.perf_counter", lambda: next(seconds))
     printer = CommonMetricPrinter(max_iter=21)
     with caplog.at_level(logging.INFO), EventStorage() as storage:
         printer.write()

@@ -34,9 +34,9 @@ def test_unknown_name_lists_near_matches_or_all_names() -> None:
         registry.get("x")
     for name in ("build_resnet_backbone", "build_fpn_backbone"):
         registry._do_register(name, object())
-    with pytest.raises(KeyError, match="'build_resnet_bakbone' .* did you mean build_resnet_backbone"):
+    with pytest.raises(KeyError, match="'build_resnet_bakbone' .* Did you mean build_resnet_backbone"):
         registry.get("build_resnet_bakbone")
-    with pytest.raises(KeyError, match="it has: build_fpn_backbone, build_resnet_backbone"):
+    with pytest.raises(KeyError, match="It has: build_fpn_backbone, build_resnet_backbone"):
         registry.get("zzz")
 
 
@@ -59,7 +59,7 @@ def test_locate_finds_modules_classes_and_methods() -> None:
     ("name", "message"),
     [
         ("no_such_module.X", "no module named 'no_such_module'"),
-        ("pathlib.Pth", "has no 'Pth'; did you mean .*Path"),
+        ("pathlib.Pth", "has no 'Pth'. Did you mean .*Path"),
         ("pathlib.Path.nothing", "has no 'nothing'"),
         ("", "expected a dotted path"),
         ("a b", "expected a dotted path"),

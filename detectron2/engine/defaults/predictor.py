@@ -16,6 +16,7 @@ from detectron2.data.transforms.augmentation import AugInput
 from detectron2.data.transforms.augmentation_impl.resizing import ResizeShortestEdge
 from detectron2.engine.defaults.run_notes import load_run
 from detectron2.modeling.meta_arch.build import build_model
+from detectron2.utils.env import setup_environment
 from detectron2.utils.user_errors import UserValueError
 
 __all__ = ["DefaultPredictor"]
@@ -42,7 +43,11 @@ class DefaultPredictor:
         """
         Args:
             cfg: the config; a copy is kept.
+
+        Raises:
+            ValueError: `INPUT.FORMAT` is not one of colour images.
         """
+        setup_environment()
         self.input_format = cfg.INPUT.FORMAT
         if self.input_format not in ("RGB", "BGR"):
             raise UserValueError(
@@ -101,7 +106,8 @@ class DefaultPredictor:
         with torch.no_grad():
             image = self._to_model_input(original_image)
             inputs = {"image": image, "height": height, "width": width}
-            return self.model([inputs])[0]
+            output: dict[str, Any] = self.model([inputs])[0]
+        return output
 
     def _to_model_input(self, original_image: np.ndarray) -> Tensor:
         """(H, W, 3) BGR -> (3, H', W') float32 in the model's channel order and test size."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -31,24 +31,42 @@ _METADATA_KEYS = (
 ).split()
 
 
-def describe_run(cfg: CfgNode) -> dict[str, Any]:
+def describe_run(cfg: CfgNode) -> Mapping[str, Any]:
     """Return what a checkpoint of a run should say about it, for `DetectionCheckpointer.notes`.
 
-    Class names are those of the first data set of `DATASETS.TEST` and `DATASETS.TRAIN` that has any; sets
-    that learn theirs from a file have them once they were loaded.
+    The config is that of this moment. Class names are looked up when the notes are read, which is when a
+    checkpoint is written: sets that learn theirs from a file have them once they were loaded. They are
+    those of the first data set of `DATASETS.TEST` and `DATASETS.TRAIN` that has any.
     """
-    notes: dict[str, Any] = {}
-    try:
-        notes["config"] = cfg.dump()
-    except TypeError as error:
-        logger.warning("Checkpoints of this run will not carry its config: %s", error)
-    for name in (*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN):
-        known = MetadataCatalog.get(name).as_dict()
-        if known.get("thing_classes") or known.get("stuff_classes"):
-            kept = {key: plain_data(known[key]) for key in _METADATA_KEYS if key in known}
-            notes["metadata"] = {"name": name, **kept}
-            break
-    return notes
+    return _RunNotes(cfg)
+
+
+class _RunNotes(Mapping[str, Any]):
+    def __init__(self, cfg: CfgNode) -> None:
+        self._config: dict[str, str] = {}
+        try:
+            self._config["config"] = cfg.dump()
+        except TypeError as error:
+            logger.warning("Checkpoints of this run will not carry its config: %s", error)
+        self._dataset_names = (*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN)
+
+    def _look_up(self) -> dict[str, Any]:
+        for name in self._dataset_names:
+            metadata = MetadataCatalog.get(name)
+            if metadata.get("thing_classes") or metadata.get("stuff_classes"):
+                known = {key: plain_data(metadata.get(key)) for key in _METADATA_KEYS}
+                kept = {key: value for key, value in known.items() if value is not None}
+                return {**self._config, "metadata": {"name": name, **kept}}
+        return dict(self._config)
+
+    def __getitem__(self, key: str) -> Any:
+        return self._look_up()[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._look_up())
+
+    def __len__(self) -> int:
+        return len(self._look_up())
 
 
 def load_run(path: str, opts: Sequence[Any] = ()) -> tuple[CfgNode, Metadata]:

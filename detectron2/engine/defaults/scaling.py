@@ -39,8 +39,8 @@ def scale_to_processes(cfg: CfgNode, num_processes: int) -> CfgNode:
     scaled = _scale_schedule(cfg, num_processes / reference)
     scaled.SOLVER.REFERENCE_WORLD_SIZE = num_processes
     logger.info(
-        "Scaled from %d to %d processes: IMS_PER_BATCH %d, BASE_LR %g, MAX_ITER %d, WARMUP_ITERS %d, "
-        "STEPS %s",
+        "Scaled from %d to %d processes: "
+        "IMS_PER_BATCH %d, BASE_LR %g, MAX_ITER %d, WARMUP_ITERS %d, STEPS %s",
         reference,
         num_processes,
         *(scaled.SOLVER[key] for key in ("IMS_PER_BATCH", "BASE_LR", "MAX_ITER", "WARMUP_ITERS", "STEPS")),

@@ -16,8 +16,13 @@ from torch.nn.parallel import DistributedDataParallel
 from detectron2.collect_env import collect_env_info
 from detectron2.config.config.node import CfgNode
 from detectron2.utils import comm
-from detectron2.utils.env import seed_all_rng
-from detectron2.utils.events import CommonMetricPrinter, EventWriter, JSONWriter, TensorboardXWriter
+from detectron2.utils.env import seed_all_rng, setup_environment
+from detectron2.utils.events.writers import (
+    CommonMetricPrinter,
+    EventWriter,
+    JSONWriter,
+    TensorboardXWriter,
+)
 from detectron2.utils.file_io import PathManager, atomic_write
 from detectron2.utils.logger import setup_logger
 
@@ -29,6 +34,9 @@ logger = logging.getLogger(__name__)
 def default_setup(cfg: Any, args: argparse.Namespace) -> None:
     """Prepare this process for a run: logging, the output folder with the config in it, seeds, backends.
 
+    Before all that, the set-up that DETECTRON2_ENV_MODULE names is run; `utils.env.setup_environment` tells
+    what it is.
+
     Args:
         cfg: a `CfgNode`, or a lazy config that keeps the same settings under `train`.
         args: parsed command line; it is logged, and `eval_only` is looked at where present.
@@ -36,6 +44,7 @@ def default_setup(cfg: Any, args: argparse.Namespace) -> None:
     Raises:
         OSError: the output folder cannot be made or written to.
     """
+    setup_environment()
     output_dir = _setting(cfg, "OUTPUT_DIR", "train.output_dir", default="")
     if output_dir and comm.is_main_process():
         _make_writable_folder(output_dir)

@@ -33,7 +33,8 @@ from detectron2.layers.batch_norm import FrozenBatchNorm2d
 from detectron2.modeling.meta_arch.build import build_model
 from detectron2.solver.build import build_lr_scheduler, build_optimizer
 from detectron2.utils import comm
-from detectron2.utils.events import EventWriter
+from detectron2.utils.env import setup_environment
+from detectron2.utils.events.writers import EventWriter
 from detectron2.utils.logger import setup_logger
 from detectron2.utils.user_errors import UserValueError
 
@@ -68,6 +69,7 @@ class DefaultTrainer(TrainerBase):
             cfg: the config of the run; it is not changed.
         """
         super().__init__()
+        setup_environment()
         # Scripts that call no default_setup still want to see progress.
         if not logging.getLogger("detectron2").isEnabledFor(logging.INFO):
             setup_logger()
@@ -123,7 +125,8 @@ class DefaultTrainer(TrainerBase):
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> Iterable[Any]:
         """Make the endless loader of training batches."""
-        return build_detection_train_loader(cfg)
+        loader: Iterable[Any] = build_detection_train_loader(cfg)
+        return loader
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Iterable[Any]:
@@ -138,17 +141,20 @@ class DefaultTrainer(TrainerBase):
     @property
     def model(self) -> nn.Module:
         """The model, in its data parallel wrapper where there is one."""
-        return self._trainer.model  # type: ignore[attr-defined]  # any TrainerBase may stand in, with these three
+        model: nn.Module = self._trainer.model  # type: ignore[attr-defined]  # whatever stands in has these three
+        return model
 
     @property
     def data_loader(self) -> Iterable[Any]:
         """The training data loader."""
-        return self._trainer.data_loader  # type: ignore[attr-defined]
+        loader: Iterable[Any] = self._trainer.data_loader  # type: ignore[attr-defined]  # as above
+        return loader
 
     @property
     def optimizer(self) -> torch.optim.Optimizer:
         """The optimizer."""
-        return self._trainer.optimizer  # type: ignore[attr-defined]
+        optimizer: torch.optim.Optimizer = self._trainer.optimizer  # type: ignore[attr-defined]  # as above
+        return optimizer
 
     def build_hooks(self) -> list[HookBase | None]:
         """Make the hooks of a run, in the order in which they are called.
@@ -186,7 +192,7 @@ class DefaultTrainer(TrainerBase):
         return self._last_eval_results
 
     def build_writers(self) -> list[EventWriter]:
-        """Make the writers that publish metrics; see `default_writers`."""
+        """Make the writers that publish metrics: those of `default_writers`."""
         return default_writers(self.cfg.OUTPUT_DIR, self.max_iter)
 
     def resume_or_load(self, resume: bool = True) -> None:

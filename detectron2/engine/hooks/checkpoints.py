@@ -17,7 +17,7 @@ from detectron2.utils.user_errors import UserValueError
 logger = logging.getLogger(__name__)
 
 
-class PeriodicCheckpointer(_PeriodicCheckpointer, HookBase):
+class PeriodicCheckpointer(_PeriodicCheckpointer, HookBase):  # type: ignore[misc]  # fvcore has no types
     """Save `model_0004999` and so on every `period` iterations, and `model_final` at the end.
 
     Register it behind the hooks whose state it saves, the learning rate schedule above all. It takes the

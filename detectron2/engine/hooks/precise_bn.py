@@ -16,7 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from detectron2.engine.train_loop.base import HookBase
 from detectron2.utils import comm
-from detectron2.utils.events import EventStorage
+from detectron2.utils.events.storage import EventStorage
 
 logger = logging.getLogger(__name__)
 

@@ -61,7 +61,10 @@ class TorchProfiler(HookBase):
 
     def _tensorboard_handler(self) -> Callable[[Any], None]:
         folder = os.path.join(self._output_dir, "log", f"profiler-tensorboard-iter{self.trainer.iter}")
-        return torch.profiler.tensorboard_trace_handler(folder, worker_name=f"worker{comm.get_rank()}")
+        handler: Callable[[Any], None] = torch.profiler.tensorboard_trace_handler(
+            folder, worker_name=f"worker{comm.get_rank()}"
+        )
+        return handler
 
     def after_step(self) -> None:
         if self._profiler is None:

@@ -7,7 +7,7 @@ import logging
 import time
 
 from detectron2.engine.train_loop.base import HookBase
-from detectron2.utils.events import get_event_storage
+from detectron2.utils.events.storage import get_event_storage
 
 logger = logging.getLogger(__name__)
 

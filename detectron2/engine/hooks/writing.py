@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from contextlib import ExitStack
 
 from detectron2.engine.train_loop.base import HookBase
-from detectron2.utils.events import EventWriter, get_event_storage
+from detectron2.utils.events.storage import get_event_storage
+from detectron2.utils.events.writers import EventWriter
 from detectron2.utils.user_errors import UserTypeError
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from detectron2.engine.train_loop.simple_trainer import SimpleTrainer
-from detectron2.utils.events import get_event_storage
+from detectron2.utils.events.storage import get_event_storage
 from detectron2.utils.user_errors import UserValueError
 
 __all__ = ["AMPTrainer"]
@@ -83,7 +83,7 @@ class AMPTrainer(SimpleTrainer):
         return torch.autocast(self._device_type, dtype=self.precision)
 
     def _backward(self, total: Tensor) -> None:
-        self.grad_scaler.scale(total).backward()
+        self.grad_scaler.scale(total).backward()  # type: ignore[no-untyped-call]  # torch has no types here
 
     def _optimizer_step(self) -> None:
         self.grad_scaler.step(self.optimizer)

@@ -7,12 +7,12 @@ import weakref
 from collections.abc import Mapping
 from typing import Any
 
-from detectron2.utils.events import EventStorage
+from detectron2.utils.events.storage import EventStorage
 from detectron2.utils.user_errors import UserNotImplementedError, UserTypeError, describe_error
 
 __all__ = ["HookBase", "TrainerBase"]
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger(__package__)  # the name that readers of logs look for
 
 
 class HookBase:
