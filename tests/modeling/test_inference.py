@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from detectron2.modeling import inference
+from detectron2.modeling.box_kinds import ROTATED, UPRIGHT, BoxKind
 from detectron2.modeling.box_regression import Box2BoxTransform
-from detectron2.modeling.inference import ROTATED, UPRIGHT, BoxKind
 from detectron2.structures import Boxes, RotatedBoxes, pairwise_iou
 from detectron2.structures.rotated_boxes import pairwise_iou as pairwise_iou_rotated
 
