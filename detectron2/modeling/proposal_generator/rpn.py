@@ -177,7 +177,7 @@ class RPN(nn.Module):
         """
         anchors, logits, deltas = self.predict(features)
         boxes, scores, levels = top_per_level(
-            self.decode_proposals(anchors, deltas), logits, int(self.pre_nms_topk[False])
+            self._decode_proposals(anchors, deltas), logits, int(self.pre_nms_topk[False])
         )
         chosen, _ = choose_proposals(
             boxes[0],
@@ -300,7 +300,7 @@ class RPN(nn.Module):
             Per image, `Instances` with `proposal_boxes` and `objectness_logits`.
         """
         return find_top_rpn_proposals(
-            self.decode_proposals(anchors, pred_anchor_deltas),
+            self._decode_proposals(anchors, pred_anchor_deltas),
             pred_objectness_logits,
             image_sizes,
             self.nms_thresh,
@@ -310,7 +310,7 @@ class RPN(nn.Module):
             self.training,
         )
 
-    def decode_proposals(self, anchors: list[Boxes], pred_anchor_deltas: list[Tensor]) -> list[Tensor]:
+    def _decode_proposals(self, anchors: list[Boxes], pred_anchor_deltas: list[Tensor]) -> list[Tensor]:
         """Per level, (N, Ri, B) boxes."""
         return [
             self.box2box_transform.apply_deltas(deltas, level.tensor.expand(len(deltas), -1, -1))

@@ -95,7 +95,7 @@ class RRPN(RPN):
     ) -> list[Instances]:
         """Decode predictions and keep the best of every image, as `RPN.predict_proposals`, with B = 5."""
         return find_top_rrpn_proposals(
-            self.decode_proposals(anchors, pred_anchor_deltas),
+            self._decode_proposals(anchors, pred_anchor_deltas),
             pred_objectness_logits,
             image_sizes,
             self.nms_thresh,

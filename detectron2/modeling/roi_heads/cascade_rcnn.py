@@ -198,7 +198,7 @@ class CascadeROIHeads(StandardROIHeads):
 
         def run_stage(stage: int, sources: Tensor) -> tuple[list[Tensor], list[Tensor]]:
             boxes, probs = run_box_head(
-                self.box_pooler, heads[stage], self._predictors[stage], feature_list, sources
+                self.box_pooler, heads[stage], self._predictors[stage], feature_list, Boxes(sources)
             )
             return [boxes], [probs]
 

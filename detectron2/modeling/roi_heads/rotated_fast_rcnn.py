@@ -87,6 +87,8 @@ class RotatedFastRCNNOutputLayers(FastRCNNOutputLayers):
 class RROIHeads(StandardROIHeads):
     """`StandardROIHeads` for rotated boxes; a box head only."""
 
+    box_kind = ROTATED
+
     @configurable
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)

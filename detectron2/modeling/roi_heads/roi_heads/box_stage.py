@@ -21,7 +21,7 @@ from detectron2.utils.user_errors import UserValueError
 
 
 def run_box_head(
-    pooler: nn.Module, head: nn.Module, predictor: Any, feature_list: list[Tensor], sources: Tensor
+    pooler: nn.Module, head: nn.Module, predictor: Any, feature_list: list[Tensor], sources: Boxes
 ) -> tuple[Tensor, Tensor]:
     """Score and refine the boxes of one image.
 
@@ -30,13 +30,13 @@ def run_box_head(
         head: these -> features to predict from.
         predictor: a `FastRCNNOutputLayers`.
         feature_list: (1, C, Hi, Wi) each.
-        sources: (R, 4).
+        sources: R boxes, upright or rotated.
 
     Returns:
-        (R, Kb, 4) boxes and (R, K + 1) probabilities.
+        (R, Kb, B) boxes and (R, K + 1) probabilities.
     """
-    logits, deltas = predictor(head(pooler(feature_list, [Boxes(sources)])))
-    return predictor.decode(deltas, sources), class_probabilities(logits, predictor.use_sigmoid_ce)
+    logits, deltas = predictor(head(pooler(feature_list, [sources])))
+    return predictor.decode(deltas, sources.tensor), class_probabilities(logits, predictor.use_sigmoid_ce)
 
 
 def build_pooler(

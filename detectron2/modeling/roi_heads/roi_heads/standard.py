@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from detectron2.config.config.construction import configurable
 from detectron2.config.config.node import CfgNode
 from detectron2.layers.shape_spec import ShapeSpec
+from detectron2.modeling.box_kinds import UPRIGHT, BoxKind
 from detectron2.modeling.inference import (
     Detections,
     choose_detections,
@@ -41,6 +42,8 @@ class StandardROIHeads(ROIHeads):
     In training all heads see the proposals; in testing, masks and keypoints are predicted in the detected
     boxes.
     """
+
+    box_kind: BoxKind = UPRIGHT  # of the regions; a subclass for others replaces it
 
     @configurable
     def __init__(
@@ -198,7 +201,7 @@ class StandardROIHeads(ROIHeads):
 
         Args:
             features: by name, (1, C, Hi, Wi).
-            proposals: (R, 4).
+            proposals: (R, B).
             image_size: (height, width) without padding.
         """
         predictor: Any = self.last_box_predictor
@@ -212,6 +215,7 @@ class StandardROIHeads(ROIHeads):
             score_thresh=predictor.test_score_thresh,
             nms_thresh=predictor.test_nms_thresh,
             topk=predictor.test_topk_per_image,
+            kind=self.box_kind,
         )
 
     @property
@@ -223,7 +227,13 @@ class StandardROIHeads(ROIHeads):
         self, feature_list: list[Tensor], proposals: Tensor, image_size: tuple[int, int]
     ) -> tuple[Tensor, Tensor]:
         """(R, Kb, 4) refined boxes and (R, K + 1) probabilities of the (R, 4) proposals of one image."""
-        return run_box_head(self.box_pooler, self.box_head, self.box_predictor, feature_list, proposals)
+        return run_box_head(
+            self.box_pooler,
+            self.box_head,
+            self.box_predictor,
+            feature_list,
+            self.box_kind.structure(proposals),
+        )
 
     def masks_in_one_image(self, features: dict[str, Tensor], boxes: Tensor, classes: Tensor) -> Tensor:
         """Predict masks, with tensors alone: what the mask head does in testing.
