@@ -226,7 +226,7 @@ class StandardROIHeads(ROIHeads):
     def _score_boxes(
         self, feature_list: list[Tensor], proposals: Tensor, image_size: tuple[int, int]
     ) -> tuple[Tensor, Tensor]:
-        """(R, Kb, 4) refined boxes and (R, K + 1) probabilities of the (R, 4) proposals of one image."""
+        """(R, Kb, B) refined boxes and (R, K + 1) probabilities of the (R, B) proposals of one image."""
         return run_box_head(
             self.box_pooler,
             self.box_head,
