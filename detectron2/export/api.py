@@ -31,7 +31,7 @@ def export_program(model: nn.Module, example_image: Tensor | None = None) -> tor
     """Export a model with dynamic height and width.
 
     Args:
-        model: a `GeneralizedRCNN`, `PanopticFPN` or `RetinaNet` in eval mode; see `networks.make_network`.
+        model: a `GeneralizedRCNN`, `PanopticFPN` or `RetinaNet` in eval mode; `make_network` says which.
         example_image: (C, H, W) float32, values in [0, 255], for tracing; by default noise. It must be larger
             than the coarsest stride, and so must be the images that the program is used for.
 
@@ -53,9 +53,9 @@ def export_onnx(
     """Export a model with dynamic height and width to a self-contained ONNX file.
 
     Args:
-        model: see `export_program`; so is `example_image`.
+        model: a `GeneralizedRCNN`, `PanopticFPN` or `RetinaNet` in eval mode.
         path: the file to write.
-        example_image: see there.
+        example_image: (C, H, W) float32, values in [0, 255], for tracing; by default noise.
 
     Returns:
         What was written. Its input is `image`, its outputs have the names of `output_names`.

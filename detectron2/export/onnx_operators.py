@@ -18,7 +18,10 @@ STABLE_ONNX_OPSET_VERSION = 18
 
 
 def make_translation_table() -> dict[Any, Callable[..., Any]]:
-    """Make the table of our operators; needs the package `onnxscript` and the compiled operators."""
+    """Make the table of our operators; needs the package `onnxscript` and the compiled operators.
+
+    The parts stand inside because they are written in `op`, which exists only once onnxscript is imported.
+    """
     import onnxscript
 
     op: Any = onnxscript.opset18  # records what it is called with

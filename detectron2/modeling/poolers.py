@@ -29,7 +29,7 @@ def assign_boxes_to_levels(
         min_level: finest level there is; level i has stride 2**i.
         max_level: coarsest level there is.
         canonical_box_size: square root of the area of a box that belongs to `canonical_level`.
-        canonical_level: see above.
+        canonical_level: the level of boxes of that size.
 
     Returns:
         (R,) int64 index into the levels, 0 for `min_level`.

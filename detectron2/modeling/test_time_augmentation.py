@@ -13,79 +13,21 @@ from typing import Any
 
 import numpy as np
 import torch
-from fvcore.transforms.transform import NoOpTransform, Transform, TransformList
 from torch import Tensor, nn
 
-from detectron2.config.config.construction import configurable
 from detectron2.config.config.node import CfgNode
 from detectron2.data.detection_utils.image_io import read_image
-from detectron2.data.transforms.augmentation import Augmentation, apply_augmentations
-from detectron2.data.transforms.augmentation_impl.moving import RandomFlip
-from detectron2.data.transforms.augmentation_impl.resizing import ResizeShortestEdge
-from detectron2.data.transforms.transform import ResizeTransform
 from detectron2.structures.boxes import Boxes
 from detectron2.structures.instances import Instances
 from detectron2.utils.user_errors import UserTypeError, UserValueError
 
+from .augmented_versions import DatasetMapperTTA as DatasetMapperTTA
+from .augmented_versions import mirrored_dims, move_boxes, sem_seg_probabilities
 from .inference import suppress
 from .meta_arch.build import META_ARCH_REGISTRY
 from .meta_arch.panoptic_fpn import PanopticFPN
 from .meta_arch.rcnn import GeneralizedRCNN
-from .postprocessing import detector_postprocess, sem_seg_postprocess
-
-
-class DatasetMapperTTA:
-    """Make the versions of an image: every size, plain and mirrored."""
-
-    @configurable
-    def __init__(self, min_sizes: list[int], max_size: int, flip: bool) -> None:
-        """
-        Args:
-            min_sizes: lengths of the shorter side, one version (or two) each.
-            max_size: most that the longer side may have.
-            flip: add a mirrored twin of each.
-        """
-        self.min_sizes = min_sizes
-        self.max_size = max_size
-        self.flip = flip
-
-    @classmethod
-    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        node = cfg.TEST.AUG
-        return {"min_sizes": node.MIN_SIZES, "max_size": node.MAX_SIZE, "flip": node.FLIP}
-
-    def __call__(self, dataset_dict: dict[str, Any]) -> list[dict[str, Any]]:
-        """Make the versions.
-
-        Args:
-            dataset_dict: with `image` (C, H, W), and `height` and `width` of the results.
-
-        Returns:
-            Per version, the same dict with another `image`, and the `transforms` that lead there from the
-            frame of the results.
-        """
-        image = dataset_dict["image"].permute(1, 2, 0).cpu().numpy()  # (H, W, C)
-        result_size = (dataset_dict["height"], dataset_dict["width"])
-        to_image: Transform = NoOpTransform()
-        if image.shape[:2] != result_size:
-            to_image = ResizeTransform(*result_size, *image.shape[:2])
-        versions = []
-        for augmentations in self._augmentations():
-            array, transforms = apply_augmentations(augmentations, image.copy())
-            versions.append(
-                {
-                    **dataset_dict,
-                    "image": torch.from_numpy(np.ascontiguousarray(array.transpose(2, 0, 1))),
-                    "transforms": TransformList([to_image]) + transforms,
-                }
-            )
-        return versions
-
-    def _augmentations(self) -> Iterator[list[Augmentation | Transform]]:
-        for min_size in self.min_sizes:
-            yield [ResizeShortestEdge(min_size, self.max_size)]
-            if self.flip:
-                yield [ResizeShortestEdge(min_size, self.max_size), RandomFlip(prob=1.0)]
+from .postprocessing import detector_postprocess
 
 
 class GeneralizedRCNNWithTTA(nn.Module):
@@ -167,7 +109,7 @@ class GeneralizedRCNNWithTTA(nn.Module):
         self, found: list[Instances], versions: list[dict[str, Any]], size: tuple[int, int]
     ) -> Instances:
         boxes = Boxes.cat(
-            [_move_boxes(v["transforms"].inverse(), x.pred_boxes) for x, v in zip(found, versions)]
+            [move_boxes(v["transforms"].inverse(), x.pred_boxes) for x, v in zip(found, versions)]
         )
         boxes.clip(size)
         scores = torch.cat([x.scores for x in found])
@@ -189,7 +131,7 @@ class GeneralizedRCNNWithTTA(nn.Module):
         for batch in self._batches(versions):
             given = [self._in_frame_of(v, merged) for v in batch]
             for version, result in zip(batch, self._predict_masks(batch, given)):
-                masks = result.pred_masks.flip(_mirrored_dims(version["transforms"], merged.image_size))
+                masks = result.pred_masks.flip(mirrored_dims(version["transforms"], merged.image_size))
                 total = masks if total is None else total + masks
         if total is None:
             raise UserValueError("the mapper of test-time augmentation made no version of the image")
@@ -203,7 +145,7 @@ class GeneralizedRCNNWithTTA(nn.Module):
     def _in_frame_of(version: dict[str, Any], merged: Instances) -> Instances:
         return Instances(
             tuple(version["image"].shape[-2:]),
-            pred_boxes=_move_boxes(version["transforms"], merged.pred_boxes),
+            pred_boxes=move_boxes(version["transforms"], merged.pred_boxes),
             pred_classes=merged.pred_classes,
             scores=merged.scores,
         )
@@ -228,7 +170,7 @@ class PanopticFPNWithTTA(GeneralizedRCNNWithTTA):
                 instances, logits = self.model.inference(batch, do_postprocess=False)
                 found += instances
                 for version, version_logits in zip(batch, logits):
-                    probabilities = probabilities + _sem_seg_probabilities(version_logits, version, size)
+                    probabilities = probabilities + sem_seg_probabilities(version_logits, version, size)
         sem_seg = probabilities / len(versions)
         detections = self._merge_instances(found, versions, size)
         panoptic = self.model.combine(detections, sem_seg)
@@ -280,43 +222,3 @@ def _boxes_only(roi_heads: Any) -> Iterator[None]:
     finally:
         for name, value in switches.items():
             setattr(roi_heads, name, value)
-
-
-def _move_boxes(transforms: Transform, boxes: Boxes) -> Boxes:
-    moved = transforms.apply_box(boxes.tensor.double().cpu().numpy())
-    return Boxes(torch.as_tensor(moved, dtype=torch.float32).reshape(-1, 4)).to(boxes.device)
-
-
-def _moved_corners(transforms: Transform, size: tuple[int, int]) -> np.ndarray:
-    """(3, 2) where the upper left, upper right and lower left corner of the frame of the results go."""
-    height, width = size
-    corners: np.ndarray = transforms.apply_coords(
-        np.array([[0, 0], [width, 0], [0, height]], dtype=np.float64)
-    )
-    rightwards, downwards = corners[1] - corners[0], corners[2] - corners[0]
-    if abs(rightwards[1]) > 1e-3 * abs(rightwards[0]) or abs(downwards[0]) > 1e-3 * abs(downwards[1]):
-        raise UserValueError(
-            "Test-time augmentation brings masks back from resized, cropped and mirrored versions of an "
-            f"image, not from turned ones; got {transforms}"
-        )
-    return corners
-
-
-def _mirrored_dims(transforms: Transform, size: tuple[int, int]) -> list[int]:
-    """The dimensions, of the last two, in which a version is mirrored."""
-    origin, right, below = _moved_corners(transforms, size)
-    return [dim for dim, step in ((-1, right[0] - origin[0]), (-2, below[1] - origin[1])) if step < 0]
-
-
-def _sem_seg_probabilities(logits: Tensor, version: dict[str, Any], size: tuple[int, int]) -> Tensor:
-    """Logits (K, H, W) of a padded version -> (K, height, width) probabilities in the results' frame."""
-    height, width = version["image"].shape[-2:]
-    corners = _moved_corners(version["transforms"], size)
-    covered = np.ptp(corners, axis=0), corners.min(axis=0)
-    if np.abs(covered[0] - [width, height]).max() > 1 or np.abs(covered[1]).max() > 1:
-        raise UserValueError(
-            "Test-time augmentation averages semantic maps of whole images, resized or mirrored; got "
-            f"{version['transforms']}"
-        )
-    restored = sem_seg_postprocess(logits, (height, width), *size)
-    return restored.flip(_mirrored_dims(version["transforms"], size)).float().softmax(dim=0)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
 
-from detectron2.modeling import inference
+from detectron2.config import CfgNode
+from detectron2.modeling import build_model, inference
+from detectron2.modeling.box_kinds import ROTATED, UPRIGHT, BoxKind
 from detectron2.modeling.box_regression import Box2BoxTransform
-from detectron2.modeling.inference import ROTATED, UPRIGHT, BoxKind
 from detectron2.structures import Boxes, RotatedBoxes, pairwise_iou
 from detectron2.structures.rotated_boxes import pairwise_iou as pairwise_iou_rotated
 
@@ -152,3 +156,51 @@ def test_clipping_is_that_of_the_structure() -> None:
     expected = Boxes(boxes.clone())
     expected.clip(SIZE)
     assert torch.equal(UPRIGHT.clip(boxes, SIZE), expected.tensor)
+
+
+@pytest.mark.parametrize("name", ["standard", "cascade", "rotated"])
+def test_one_image_is_detected_as_in_a_batch(small_cfg: Callable[..., CfgNode], name: str) -> None:
+    """The form for exporters, and the one that goes by `Instances`."""
+    torch.manual_seed(3)
+    model: Any = build_model(small_cfg("GeneralizedRCNN", *OVERRIDES[name])).eval()
+    for parameter in model.roi_heads.parameters():
+        parameter.data.mul_(3)
+    inputs = [{"image": torch.randint(0, 256, (3, 96, 70), dtype=torch.uint8)}]
+    with torch.no_grad():
+        images = model.preprocess_image(inputs)
+        features = model.backbone(images.tensor)
+        proposals, _ = model.proposal_generator(images, features)
+        (expected,), _ = model.roi_heads(images, features, proposals)
+        boxes = model.proposal_generator.propose_in_one_image(features, (96, 70))
+        found = model.roi_heads.detect_in_one_image(features, boxes, (96, 70))
+    assert len(expected) > 3
+    assert torch.equal(boxes, proposals[0].proposal_boxes.tensor)
+    assert torch.equal(found.boxes, expected.pred_boxes.tensor)
+    assert torch.equal(found.scores, expected.scores)
+    assert torch.equal(found.classes, expected.pred_classes)
+    if name == "standard":
+        with torch.no_grad():
+            masks = model.roi_heads.masks_in_one_image(features, found.boxes, found.classes)
+        assert torch.equal(masks, expected.pred_masks)
+
+
+OVERRIDES: dict[str, list[Any]] = {
+    "standard": ["MODEL.MASK_ON", True],
+    "cascade": ["MODEL.ROI_HEADS.NAME", "CascadeROIHeads", "MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG", True],
+    "rotated": [
+        "MODEL.PROPOSAL_GENERATOR.NAME",
+        "RRPN",
+        "MODEL.ANCHOR_GENERATOR.NAME",
+        "RotatedAnchorGenerator",
+        "MODEL.ANCHOR_GENERATOR.ANGLES",
+        [[-60, 0, 60]],
+        "MODEL.RPN.BBOX_REG_WEIGHTS",
+        (1.0, 1.0, 1.0, 1.0, 1.0),
+        "MODEL.ROI_HEADS.NAME",
+        "RROIHeads",
+        "MODEL.ROI_BOX_HEAD.POOLER_TYPE",
+        "ROIAlignRotated",
+        "MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS",
+        (10.0, 10.0, 5.0, 5.0, 1.0),
+    ],
+}

@@ -96,17 +96,22 @@ class DenseDetector(ImageModel):
             In training a dict of losses; otherwise, per image, {"instances": `Instances` with `pred_boxes`,
             `scores` and `pred_classes`}.
         """
+        # Features and predictions of all levels.
         gt_instances = self._gt_for_training(batched_inputs) if self.training else None
         images = self.preprocess_image(batched_inputs)
         features_by_name = self.backbone(images.tensor)
         features = [features_by_name[name] for name in self.head_in_features]
         predictions = self.head(features)
+
+        # Training: losses, and from time to time a picture.
         if gt_instances is not None:
             if self.vis_period > 0 and get_event_storage().iter % self.vis_period == 0:
                 with torch.no_grad():
                     results = self.forward_inference(images, features, predictions)
                 self.visualize_training(batched_inputs, results)
             return self.forward_training(images, features, predictions, gt_instances)
+
+        # Testing: detections, in the frames of the original images.
         return [
             {"instances": detector_postprocess(result, *output_size(x, size))}
             for result, x, size in zip(

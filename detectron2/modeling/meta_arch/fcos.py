@@ -23,7 +23,7 @@ from ..anchor_generator import DefaultAnchorGenerator
 from ..backbone.backbone import Backbone, stated
 from ..box_regression import Box2BoxTransformLinear, BoxTransform, dense_box_regression_loss
 from .dense_detector import DenseDetector, one_hot_targets, targets_of_matches
-from .retinanet import RetinaNetHead, init_convolutions
+from .retinanet_head import RetinaNetHead, init_convolutions
 
 # A level is responsible for objects whose farthest side is this many strides away; the first and last level
 # also for all that are smaller and larger.
@@ -232,9 +232,9 @@ class FCOSHead(RetinaNetHead):
     def __init__(self, *, input_shape: list[ShapeSpec], conv_dims: list[int], **kwargs: Any) -> None:
         """
         Args:
-            input_shape: see `RetinaNetHead`; so is the rest, save `num_anchors`, which is 1.
-            conv_dims: see there.
-            kwargs: see there.
+            input_shape: channels of the feature levels.
+            conv_dims: channels of the convolutions of a stack.
+            kwargs: of `RetinaNetHead`, save `num_anchors`, which is 1.
         """
         super().__init__(input_shape=input_shape, conv_dims=conv_dims, num_anchors=1, **kwargs)
         self.ctrness = nn.Conv2d(conv_dims[-1], 1, 3, padding=1)

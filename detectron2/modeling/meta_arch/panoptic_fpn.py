@@ -90,6 +90,8 @@ class PanopticFPN(GeneralizedRCNN):
         """
         if not self.training:
             return self.inference(batched_inputs)
+
+        # Both kinds of ground truth.
         gt_instances = self._checked_instances(batched_inputs)
         gt_sem_seg = self._sem_seg_targets(batched_inputs, *label_range(self.sem_seg_head))
         if gt_instances is None or gt_sem_seg is None:
@@ -98,6 +100,8 @@ class PanopticFPN(GeneralizedRCNN):
                 f"{sorted(batched_inputs[0])}. Train on a data set registered with register_panoptic or "
                 "register_coco_panoptic_separated."
             )
+
+        # Both heads on the same features.
         images = self.preprocess_image(batched_inputs)
         features = self.backbone(images.tensor)
         _, sem_seg_losses = self.sem_seg_head(features, gt_sem_seg)

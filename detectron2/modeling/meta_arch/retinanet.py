@@ -5,9 +5,7 @@ Shapes are those of `dense_detector`.
 
 from __future__ import annotations
 
-import logging
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -15,26 +13,20 @@ from torch import Tensor, nn
 
 from detectron2.config.config.construction import configurable
 from detectron2.config.config.node import CfgNode
-from detectron2.layers.batch_norm import CycleBatchNormList, get_norm
 from detectron2.layers.losses import sigmoid_focal_loss
-from detectron2.layers.shape_spec import ShapeSpec
 from detectron2.structures.boxes import Boxes, pairwise_iou
 from detectron2.structures.image_list import ImageList
 from detectron2.structures.instances import Instances
-from detectron2.utils.user_errors import UserValueError
 
 from ..anchor_generator import build_anchor_generator
-from ..backbone.backbone import Backbone, stated
+from ..backbone.backbone import Backbone
 from ..backbone.build import build_backbone
 from ..box_regression import Box2BoxTransform, BoxTransform, dense_box_regression_loss
 from ..inference import Detections
 from ..matcher import Matcher
 from .build import META_ARCH_REGISTRY
 from .dense_detector import DenseDetector, one_hot_targets, targets_of_matches
-
-logger = logging.getLogger(__name__)
-
-Norm = str | Callable[[int], nn.Module] | None
+from .retinanet_head import RetinaNetHead as RetinaNetHead
 
 
 @META_ARCH_REGISTRY.register()
@@ -79,8 +71,8 @@ class RetinaNet(DenseDetector):
             num_classes: K.
             focal_loss_alpha: weight of the positive class.
             focal_loss_gamma: how much less well-classified anchors count.
-            smooth_l1_beta: see `dense_box_regression_loss`.
-            box_reg_loss_type: see `dense_box_regression_loss`.
+            smooth_l1_beta: where the smooth L1 loss turns from quadratic to linear.
+            box_reg_loss_type: "smooth_l1" on deltas, or "giou", "diou" or "ciou" on decoded boxes.
             test_score_thresh: only higher scores count.
             test_topk_candidates: most candidates per level before NMS.
             test_nms_thresh: IoU above which the lower-scored of two detections of a class goes.
@@ -226,110 +218,6 @@ class RetinaNet(DenseDetector):
         return self.choose_detections(anchors, _scores_of(logits, 0), [x[0] for x in deltas])
 
 
-class RetinaNetHead(nn.Module):
-    """Two stacks of convolutions that all levels share, one for classes and one for boxes."""
-
-    @configurable
-    def __init__(
-        self,
-        *,
-        input_shape: list[ShapeSpec],
-        num_classes: int,
-        num_anchors: int,
-        conv_dims: list[int],
-        norm: Norm = "",
-        prior_prob: float = 0.01,
-    ) -> None:
-        """
-        Args:
-            input_shape: channels of the feature levels.
-            num_classes: K.
-            num_anchors: A.
-            conv_dims: channels of the convolutions of a stack.
-            norm: normalisation after them, see `get_norm`. "BN" and "SyncBN" keep statistics for each level,
-                because levels differ.
-            prior_prob: score of an untrained model, far below 1/2 because nearly all anchors are background.
-        """
-        super().__init__()
-        if not 0 < prior_prob < 1:
-            raise UserValueError(f"prior_prob must lie in (0, 1), got {prior_prob}")
-        self._num_features = len(input_shape)
-        self.cls_subnet, self.bbox_subnet = self._make_subnets(
-            stated(input_shape[0].channels, "channels of the feature levels"), conv_dims, norm
-        )
-        self.cls_score = nn.Conv2d(conv_dims[-1], num_anchors * num_classes, 3, padding=1)
-        self.bbox_pred = nn.Conv2d(conv_dims[-1], num_anchors * 4, 3, padding=1)
-        for part in (self.cls_subnet, self.bbox_subnet, self.cls_score, self.bbox_pred):
-            init_convolutions(part)
-        nn.init.constant_(self.cls_score.bias, math.log(prior_prob / (1 - prior_prob)))  # type: ignore[arg-type]
-
-    def _make_subnets(
-        self, in_channels: int, conv_dims: list[int], norm: Norm
-    ) -> tuple[nn.Sequential, nn.Sequential]:
-        """Both stacks; positions of layers are checkpoint names."""
-        if not conv_dims:
-            raise UserValueError("the head needs at least one convolution: MODEL.RETINANET.NUM_CONVS")
-        stacks: tuple[list[nn.Module], list[nn.Module]] = ([], [])
-        for inputs, outputs in zip([in_channels, *conv_dims], conv_dims):
-            for layers in stacks:
-                layers.append(nn.Conv2d(inputs, outputs, 3, padding=1))
-                norm_layer = _norm_of_levels(norm, outputs, self._num_features)
-                layers.extend([norm_layer] if norm_layer is not None else [])
-                layers.append(nn.ReLU())
-        if isinstance(norm, str) and norm.startswith("naiveSync"):
-            logger.warning(
-                "RetinaNetHead shares one %s by all feature levels, whose statistics differ; BN, SyncBN and "
-                "GN do not mix them.",
-                norm,
-            )
-        return nn.Sequential(*stacks[0]), nn.Sequential(*stacks[1])
-
-    @classmethod
-    def from_config(cls, cfg: CfgNode, input_shape: list[ShapeSpec]) -> dict[str, Any]:
-        node = cfg.MODEL.RETINANET
-        num_anchors = set(build_anchor_generator(cfg, input_shape).num_cell_anchors)  # type: ignore[arg-type]
-        if len(num_anchors) != 1:
-            raise UserValueError(
-                f"A head shared by all levels needs as many anchors on each, got {sorted(num_anchors)}; see "
-                "MODEL.ANCHOR_GENERATOR.SIZES and ASPECT_RATIOS"
-            )
-        return {
-            "input_shape": input_shape,
-            "num_classes": node.NUM_CLASSES,
-            "num_anchors": num_anchors.pop(),
-            "conv_dims": [input_shape[0].channels] * node.NUM_CONVS,
-            "norm": node.NORM,
-            "prior_prob": node.PRIOR_PROB,
-        }
-
-    def forward(self, features: list[Tensor]) -> tuple[list[Tensor], ...]:
-        """L maps (N, C, Hi, Wi) -> L class logits (N, A*K, Hi, Wi) and L deltas (N, A*4, Hi, Wi)."""
-        self._check_num_levels(features)
-        logits = [self.cls_score(self.cls_subnet(x)) for x in features]
-        deltas = [self.bbox_pred(self.bbox_subnet(x)) for x in features]
-        return logits, deltas
-
-    def _check_num_levels(self, features: list[Tensor]) -> None:
-        if len(features) != self._num_features:
-            raise UserValueError(f"the head is made for {self._num_features} levels, got {len(features)}")
-
-
 def _scores_of(logits: list[Tensor], image: int) -> list[Tensor]:
     """L tensors (N, Ri, K) of logits -> L tensors (Ri, K) of one image's scores."""
     return [x[image].float().sigmoid() for x in logits]
-
-
-def _norm_of_levels(norm: Norm, channels: int, num_levels: int) -> nn.Module | None:
-    if norm == "BN":
-        return CycleBatchNormList(num_levels, nn.BatchNorm2d, num_features=channels)
-    if norm == "SyncBN":
-        return CycleBatchNormList(num_levels, nn.SyncBatchNorm, num_features=channels)
-    return get_norm(norm, channels)
-
-
-def init_convolutions(module: nn.Module) -> None:
-    for layer in module.modules():
-        if isinstance(layer, nn.Conv2d):
-            nn.init.normal_(layer.weight, std=0.01)
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)

@@ -15,7 +15,8 @@ from detectron2.structures.boxes import Boxes
 from detectron2.structures.instances import Instances
 from detectron2.utils.user_errors import UserFloatingPointError, UserValueError
 
-from ..inference import UPRIGHT, BoxKind, choose_proposals, is_finite, top_per_level
+from ..box_kinds import UPRIGHT, BoxKind
+from ..inference import choose_proposals, is_finite, top_per_level
 
 
 def find_top_rpn_proposals(

@@ -7,7 +7,7 @@ Labels of anchors: 1 foreground, 0 background, -1 ignored.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -17,98 +17,24 @@ from torch.nn import functional as F
 from detectron2.config.config.construction import configurable
 from detectron2.config.config.node import CfgNode
 from detectron2.layers.shape_spec import ShapeSpec
-from detectron2.layers.wrappers import Conv2d
 from detectron2.structures.boxes import Boxes, pairwise_iou
 from detectron2.structures.image_list import ImageList
 from detectron2.structures.instances import Instances
 from detectron2.utils.memory import retry_if_cuda_oom
-from detectron2.utils.registry import Registry
 from detectron2.utils.user_errors import UserValueError
 
 from ..anchor_generator import build_anchor_generator
-from ..backbone.backbone import stated
+from ..box_kinds import UPRIGHT, BoxKind
 from ..box_regression import Box2BoxTransform, BoxTransform, dense_box_regression_loss
-from ..inference import UPRIGHT, BoxKind, choose_proposals, in_anchor_order, top_per_level
+from ..inference import choose_proposals, in_anchor_order, top_per_level
 from ..matcher import Matcher
 from ..metrics import put_metrics
 from ..sampling import subsample_labels
 from .build import PROPOSAL_GENERATOR_REGISTRY
 from .proposal_utils import find_top_rpn_proposals
-
-RPN_HEAD_REGISTRY = Registry("RPN_HEAD")
-RPN_HEAD_REGISTRY.__doc__ = """
-Modules made by `(cfg, input_shape: list[ShapeSpec])`: L features -> L objectness logits and L anchor deltas.
-"""
-
-
-def build_rpn_head(cfg: CfgNode, input_shape: list[ShapeSpec]) -> nn.Module:
-    """Build the head `MODEL.RPN.HEAD_NAME` for features of the given shapes."""
-    head: nn.Module = RPN_HEAD_REGISTRY.get(cfg.MODEL.RPN.HEAD_NAME)(cfg, input_shape)
-    return head
-
-
-def _only(values: Sequence[int], what: str) -> int:
-    distinct = set(values)
-    if len(distinct) != 1:
-        raise UserValueError(
-            f"The RPN head is shared by all feature levels, which need equal {what}; got {list(values)}"
-        )
-    return distinct.pop()
-
-
-@RPN_HEAD_REGISTRY.register()
-class StandardRPNHead(nn.Module):
-    """3x3 convolutions with ReLU, then a 1x1 for objectness and a 1x1 for deltas; shared by all levels."""
-
-    @configurable
-    def __init__(
-        self, *, in_channels: int, num_anchors: int, box_dim: int = 4, conv_dims: Sequence[int] = (-1,)
-    ) -> None:
-        """
-        Args:
-            in_channels: C, the same at all levels.
-            num_anchors: A.
-            box_dim: B.
-            conv_dims: output channels of the 3x3 convolutions; -1 keeps the number of input channels.
-        """
-        super().__init__()
-        widths = [in_channels if dim == -1 else dim for dim in conv_dims]
-        if not widths or min(widths) <= 0:
-            raise UserValueError(
-                f"MODEL.RPN.CONV_DIMS needs one or more entries, each positive or -1; got {list(conv_dims)}"
-            )
-        ins = [in_channels, *widths[:-1]]
-        convs: list[nn.Conv2d] = [
-            Conv2d(i, o, 3, padding=1, activation=nn.ReLU()) for i, o in zip(ins, widths)
-        ]
-        # The names are those of checkpoints: a lone convolution has no index.
-        self.conv: nn.Module = convs[0]
-        if len(convs) > 1:
-            self.conv = nn.Sequential()
-            for i, conv in enumerate(convs):
-                self.conv.add_module(f"conv{i}", conv)
-        self.objectness_logits = nn.Conv2d(widths[-1], num_anchors, 1)
-        self.anchor_deltas = nn.Conv2d(widths[-1], num_anchors * box_dim, 1)
-        for conv in (*convs, self.objectness_logits, self.anchor_deltas):
-            nn.init.normal_(conv.weight, std=0.01)
-            nn.init.zeros_(conv.bias)  # type: ignore[arg-type]  # none is without a bias
-
-    @classmethod
-    def from_config(cls, cfg: CfgNode, input_shape: list[ShapeSpec]) -> dict[str, Any]:
-        anchor_generator: Any = build_anchor_generator(cfg, input_shape)
-        return {
-            "in_channels": _only(
-                [stated(s.channels, "channels") for s in input_shape], "numbers of channels"
-            ),
-            "num_anchors": _only(anchor_generator.num_anchors, "numbers of anchors per location"),
-            "box_dim": anchor_generator.box_dim,
-            "conv_dims": cfg.MODEL.RPN.CONV_DIMS,
-        }
-
-    def forward(self, features: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """L features (N, C, Hi, Wi) -> L logits (N, A, Hi, Wi) and L deltas (N, A*B, Hi, Wi)."""
-        hidden = [self.conv(f) for f in features]
-        return [self.objectness_logits(h) for h in hidden], [self.anchor_deltas(h) for h in hidden]
+from .rpn_head import RPN_HEAD_REGISTRY as RPN_HEAD_REGISTRY
+from .rpn_head import StandardRPNHead as StandardRPNHead
+from .rpn_head import build_rpn_head as build_rpn_head
 
 
 @PROPOSAL_GENERATOR_REGISTRY.register()
@@ -150,13 +76,13 @@ class RPN(nn.Module):
             positive_fraction: largest share of foreground among them.
             pre_nms_topk: proposals per level that enter NMS, in training and in testing.
             post_nms_topk: proposals per image that leave NMS, in training and in testing.
-            nms_thresh: see `find_top_rpn_proposals`.
-            min_box_size: see `find_top_rpn_proposals`.
+            nms_thresh: IoU above which the lower-scored of two proposals of a level goes.
+            min_box_size: proposals narrower or lower than this are dropped (pixels of the input image).
             anchor_boundary_thresh: anchors that reach further than this out of the image are ignored in
                 training; negative to ignore none.
             loss_weight: one factor, or one for each of "loss_rpn_cls" and "loss_rpn_loc".
-            box_reg_loss_type: see `dense_box_regression_loss`.
-            smooth_l1_beta: see `dense_box_regression_loss`.
+            box_reg_loss_type: "smooth_l1" on deltas, or "giou", "diou" or "ciou" on decoded boxes.
+            smooth_l1_beta: where the smooth L1 loss turns from quadratic to linear.
         """
         super().__init__()
         self.rpn_head, self.anchor_generator = head, anchor_generator
@@ -251,7 +177,7 @@ class RPN(nn.Module):
         """
         anchors, logits, deltas = self.predict(features)
         boxes, scores, levels = top_per_level(
-            self.decode_proposals(anchors, deltas), logits, int(self.pre_nms_topk[False])
+            self._decode_proposals(anchors, deltas), logits, int(self.pre_nms_topk[False])
         )
         chosen, _ = choose_proposals(
             boxes[0],
@@ -287,7 +213,10 @@ class RPN(nn.Module):
             matches, labels = retry_if_cuda_oom(self.anchor_matcher)(quality)
             labels = labels.to(boxes.device)
             if self.anchor_boundary_thresh >= 0:
-                inside = all_anchors.inside_box(gt.image_size, self.anchor_boundary_thresh)  # type: ignore[arg-type]
+                inside = all_anchors.inside_box(
+                    gt.image_size,
+                    self.anchor_boundary_thresh,  # type: ignore[arg-type]  # a fraction of a pixel will do
+                )
                 labels = labels.masked_fill(~inside, -1)
             labels_per_image.append(self._subsample_labels(labels))
             # An image without ground truth has no foreground: any box will do.
@@ -371,7 +300,7 @@ class RPN(nn.Module):
             Per image, `Instances` with `proposal_boxes` and `objectness_logits`.
         """
         return find_top_rpn_proposals(
-            self.decode_proposals(anchors, pred_anchor_deltas),
+            self._decode_proposals(anchors, pred_anchor_deltas),
             pred_objectness_logits,
             image_sizes,
             self.nms_thresh,
@@ -381,7 +310,7 @@ class RPN(nn.Module):
             self.training,
         )
 
-    def decode_proposals(self, anchors: list[Boxes], pred_anchor_deltas: list[Tensor]) -> list[Tensor]:
+    def _decode_proposals(self, anchors: list[Boxes], pred_anchor_deltas: list[Tensor]) -> list[Tensor]:
         """Per level, (N, Ri, B) boxes."""
         return [
             self.box2box_transform.apply_deltas(deltas, level.tensor.expand(len(deltas), -1, -1))

@@ -18,8 +18,8 @@ from detectron2.structures.instances import Instances
 from detectron2.structures.rotated_boxes import pairwise_iou
 from detectron2.utils.user_errors import UserNotImplementedError
 
+from ..box_kinds import ROTATED
 from ..box_regression import Box2BoxTransformRotated
-from ..inference import ROTATED
 from .build import PROPOSAL_GENERATOR_REGISTRY
 from .proposal_utils import select_top_proposals
 from .rpn import RPN
@@ -35,10 +35,17 @@ def find_top_rrpn_proposals(
     min_box_size: float,
     training: bool,
 ) -> list[Instances]:
-    """Keep the best rotated proposals of every image; see `find_top_rpn_proposals`.
+    """Keep the best rotated proposals of every image: top-k per level, clip, NMS per level, top-k of all.
 
     Args:
-        proposals: L tensors (N, Ri, 5); the others as there.
+        proposals: L tensors (N, Ri, 5).
+        pred_objectness_logits: L tensors (N, Ri).
+        image_sizes: N (height, width) without padding.
+        nms_thresh: rotated IoU above which the lower-scored of two proposals of a level goes.
+        pre_nms_topk: how many enter NMS, per level and image.
+        post_nms_topk: how many leave NMS, per image.
+        min_box_size: proposals narrower or lower than this are dropped (pixels of the input image).
+        training: whether non-finite predictions are an error (they are dropped otherwise).
 
     Returns:
         N `Instances` with `proposal_boxes` (`RotatedBoxes`) and `objectness_logits`, best first.
@@ -86,9 +93,9 @@ class RRPN(RPN):
         pred_anchor_deltas: list[Tensor],
         image_sizes: list[tuple[int, int]],
     ) -> list[Instances]:
-        """Decode predictions and keep the best of every image; see `RPN.predict_proposals`."""
+        """Decode predictions and keep the best of every image, as `RPN.predict_proposals`, with B = 5."""
         return find_top_rrpn_proposals(
-            self.decode_proposals(anchors, pred_anchor_deltas),
+            self._decode_proposals(anchors, pred_anchor_deltas),
             pred_objectness_logits,
             image_sizes,
             self.nms_thresh,

@@ -19,15 +19,17 @@ from detectron2.structures.instances import Instances
 from detectron2.utils.events import get_event_storage, has_event_storage
 from detectron2.utils.user_errors import UserValueError
 
+from ..box_kinds import UPRIGHT
 from ..box_regression import Box2BoxTransform
-from ..inference import UPRIGHT, run_cascade
+from ..inference import run_cascade
 from ..matcher import Matcher
 from ..metrics import put_metrics
 from ..poolers import ROIPooler
 from .box_head import build_box_head
 from .fast_rcnn import FastRCNNOutputLayers, Predictions, fast_rcnn_inference
 from .roi_heads.base import ROI_HEADS_REGISTRY
-from .roi_heads.standard import StandardROIHeads, build_pooler, run_box_head
+from .roi_heads.box_stage import build_pooler, run_box_head
+from .roi_heads.standard import StandardROIHeads
 
 
 @ROI_HEADS_REGISTRY.register()
@@ -196,7 +198,7 @@ class CascadeROIHeads(StandardROIHeads):
 
         def run_stage(stage: int, sources: Tensor) -> tuple[list[Tensor], list[Tensor]]:
             boxes, probs = run_box_head(
-                self.box_pooler, heads[stage], self._predictors[stage], feature_list, sources
+                self.box_pooler, heads[stage], self._predictors[stage], feature_list, Boxes(sources)
             )
             return [boxes], [probs]
 
@@ -238,7 +240,7 @@ class CascadeROIHeads(StandardROIHeads):
             # weights.
             pooled = _scale_gradient(pooled, 1.0 / self.num_cascade_stages)
         hidden = self.box_head[stage](pooled)  # type: ignore[index]  # a ModuleList
-        predictions: Predictions = self.box_predictor[stage](hidden)  # type: ignore[index]
+        predictions: Predictions = self._predictors[stage](hidden)
         return predictions
 
     def _create_proposals_from_boxes(

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from detectron2.structures.instances import Instances
 
-from ..inference import BoxKind, choose_detections
+from ..box_kinds import UPRIGHT, BoxKind
+from ..inference import choose_detections
 
 
 def detect_in_image(
@@ -53,3 +54,44 @@ def detect_in_image(
         pred_classes=found.classes,
     )
     return detections, found.regions
+
+
+def fast_rcnn_inference(
+    boxes: list[Tensor],
+    scores: list[Tensor],
+    image_shapes: list[tuple[int, int]],
+    score_thresh: float,
+    nms_thresh: float,
+    topk_per_image: int,
+) -> tuple[list[Instances], list[Tensor]]:
+    """Choose the detections of every image.
+
+    Args:
+        boxes: per image, (Ri, Kb * 4).
+        scores: per image, (Ri, K + 1) probabilities, background last.
+        image_shapes: per image, (height, width).
+        score_thresh: only higher scores count.
+        nms_thresh: IoU above which the lower-scored of two detections of a class goes.
+        topk_per_image: most detections per image; negative for no limit.
+
+    Returns:
+        Per image, `Instances` with `pred_boxes`, `scores` and `pred_classes`, best first, and (detections,)
+        int64 the region that each came from.
+    """
+    results = [
+        fast_rcnn_inference_single_image(b, s, shape, score_thresh, nms_thresh, topk_per_image)
+        for b, s, shape in zip(boxes, scores, image_shapes)
+    ]
+    return [instances for instances, _ in results], [rows for _, rows in results]
+
+
+def fast_rcnn_inference_single_image(
+    boxes: Tensor,
+    scores: Tensor,
+    image_shape: tuple[int, int],
+    score_thresh: float,
+    nms_thresh: float,
+    topk_per_image: int,
+) -> tuple[Instances, Tensor]:
+    """Do what `fast_rcnn_inference` does for one image; regions with non-finite predictions are dropped."""
+    return detect_in_image(boxes, scores, image_shape, score_thresh, nms_thresh, topk_per_image, kind=UPRIGHT)

@@ -23,52 +23,12 @@ from detectron2.utils.user_errors import UserValueError
 
 from ..backbone.backbone import stated
 from ..box_regression import Box2BoxTransform, BoxTransform, dense_box_regression_loss
-from ..inference import UPRIGHT, class_probabilities
+from ..inference import class_probabilities
 from ..metrics import put_metrics
-from .detections import detect_in_image
+from .detections import fast_rcnn_inference as fast_rcnn_inference
+from .detections import fast_rcnn_inference_single_image as fast_rcnn_inference_single_image
 
 Predictions = tuple[Tensor, Tensor]  # (R, K + 1) class logits and (R, Kb * 4) deltas
-
-
-def fast_rcnn_inference(
-    boxes: list[Tensor],
-    scores: list[Tensor],
-    image_shapes: list[tuple[int, int]],
-    score_thresh: float,
-    nms_thresh: float,
-    topk_per_image: int,
-) -> tuple[list[Instances], list[Tensor]]:
-    """Choose the detections of every image.
-
-    Args:
-        boxes: per image, (Ri, Kb * 4).
-        scores: per image, (Ri, K + 1) probabilities, background last.
-        image_shapes: per image, (height, width).
-        score_thresh: only higher scores count.
-        nms_thresh: IoU above which the lower-scored of two detections of a class goes.
-        topk_per_image: most detections per image; negative for no limit.
-
-    Returns:
-        Per image, `Instances` with `pred_boxes`, `scores` and `pred_classes`, best first, and (detections,)
-        int64 the region that each came from.
-    """
-    results = [
-        fast_rcnn_inference_single_image(b, s, shape, score_thresh, nms_thresh, topk_per_image)
-        for b, s, shape in zip(boxes, scores, image_shapes)
-    ]
-    return [instances for instances, _ in results], [rows for _, rows in results]
-
-
-def fast_rcnn_inference_single_image(
-    boxes: Tensor,
-    scores: Tensor,
-    image_shape: tuple[int, int],
-    score_thresh: float,
-    nms_thresh: float,
-    topk_per_image: int,
-) -> tuple[Instances, Tensor]:
-    """Do what `fast_rcnn_inference` does for one image; regions with non-finite predictions are dropped."""
-    return detect_in_image(boxes, scores, image_shape, score_thresh, nms_thresh, topk_per_image, kind=UPRIGHT)
 
 
 def _log_classification_stats(logits: Tensor, gt_classes: Tensor, prefix: str = "fast_rcnn") -> None:
@@ -118,12 +78,12 @@ class FastRCNNOutputLayers(nn.Module):
             input_shape: of the features of a region, or their number.
             box2box_transform: how deltas stand for boxes; has `weights`, one for each number of a box.
             num_classes: K.
-            test_score_thresh: see `fast_rcnn_inference`; so are the next two.
-            test_nms_thresh: see there.
-            test_topk_per_image: see there.
+            test_score_thresh: only higher scores count.
+            test_nms_thresh: IoU above which the lower-scored of two detections of a class goes.
+            test_topk_per_image: most detections per image; negative for no limit.
             cls_agnostic_bbox_reg: one set of deltas per region instead of one per class.
-            smooth_l1_beta: see `dense_box_regression_loss`.
-            box_reg_loss_type: see `dense_box_regression_loss`.
+            smooth_l1_beta: where the smooth L1 loss turns from quadratic to linear.
+            box_reg_loss_type: "smooth_l1" on deltas, or "giou", "diou" or "ciou" on decoded boxes.
             loss_weight: one factor, or one for each of "loss_cls" and "loss_box_reg".
             use_fed_loss: federated loss: every step, only some of the classes count (LVIS).
             use_sigmoid_ce: one binary decision per class instead of softmax.
@@ -308,11 +268,15 @@ class FastRCNNOutputLayers(nn.Module):
     def inference(
         self, predictions: Predictions, proposals: list[Instances]
     ) -> tuple[list[Instances], list[Tensor]]:
-        """Choose the detections of every image; see `fast_rcnn_inference`.
+        """Choose the detections of every image.
 
         Args:
             predictions: what `forward` returned for the regions of all images.
             proposals: per image, with `proposal_boxes`.
+
+        Returns:
+            Per image, `Instances` with `pred_boxes`, `scores` and `pred_classes`, best first, and the region
+            that each came from.
         """
         return fast_rcnn_inference(
             self.predict_boxes(predictions, proposals),

@@ -19,13 +19,14 @@ from detectron2.structures.instances import Instances
 from detectron2.structures.rotated_boxes import pairwise_iou as pairwise_iou_rotated
 from detectron2.utils.user_errors import UserValueError
 
+from ..box_kinds import ROTATED
 from ..box_regression import Box2BoxTransformRotated
-from ..inference import ROTATED
 from .box_head import build_box_head
 from .detections import detect_in_image
 from .fast_rcnn import FastRCNNOutputLayers, Predictions
 from .roi_heads.base import ROI_HEADS_REGISTRY
-from .roi_heads.standard import StandardROIHeads, build_pooler
+from .roi_heads.box_stage import build_pooler
+from .roi_heads.standard import StandardROIHeads
 
 
 def fast_rcnn_inference_rotated(
@@ -85,6 +86,8 @@ class RotatedFastRCNNOutputLayers(FastRCNNOutputLayers):
 @ROI_HEADS_REGISTRY.register()
 class RROIHeads(StandardROIHeads):
     """`StandardROIHeads` for rotated boxes; a box head only."""
+
+    box_kind = ROTATED
 
     @configurable
     def __init__(self, **kwargs: Any) -> None:

@@ -93,6 +93,8 @@ class ROIHeads(nn.Module):
         """
         if self.proposal_append_gt:
             proposals = add_ground_truth_to_proposals(targets, proposals)
+
+        # Per image: match, draw, and hand over what the ground truth says.
         drawn, num_foreground = [], []
         for candidates, gt in zip(proposals, targets):
             quality = self._match_quality(gt.gt_boxes, candidates.proposal_boxes)  # (M, Ri)
@@ -107,6 +109,8 @@ class ROIHeads(nn.Module):
                         chosen.set(name, value)
             drawn.append(chosen)
             num_foreground.append((classes != self.num_classes).sum())
+
+        # Means over the images, for the curves.
         if drawn:
             foreground = torch.stack(num_foreground).float().mean()
             total = sum(len(d) for d in drawn) / len(drawn)

@@ -124,9 +124,9 @@ class Res5ROIHeads(ROIHeads):
         region_features = self._shared_roi_transform(features, [p.proposal_boxes for p in proposals])
         predictions = self.box_predictor(region_features.mean(dim=(2, 3)))
         if not self.training:
-            detections, _ = self.box_predictor.inference(predictions, proposals)  # type: ignore[operator]
+            detections, _ = self.box_predictor.inference(predictions, proposals)  # type: ignore[operator]  # a predictor's method
             return self.forward_with_given_boxes(features, detections), {}
-        losses = self.box_predictor.losses(predictions, proposals)  # type: ignore[operator]
+        losses = self.box_predictor.losses(predictions, proposals)  # type: ignore[operator]  # a predictor's method
         if self.mask_on:
             foreground, masks = select_foreground_proposals(proposals, self.num_classes)
             losses.update(self.mask_head(region_features[torch.cat(masks)], foreground))

@@ -14,11 +14,10 @@ from torch import Tensor, nn
 from detectron2.config.config.construction import configurable
 from detectron2.config.config.node import CfgNode
 from detectron2.layers.shape_spec import ShapeSpec
-from detectron2.modeling.backbone.backbone import stated
+from detectron2.modeling.box_kinds import UPRIGHT, BoxKind
 from detectron2.modeling.inference import (
     Detections,
     choose_detections,
-    class_probabilities,
     own_class_mask_probabilities,
 )
 from detectron2.modeling.poolers import ROIPooler
@@ -32,6 +31,7 @@ from ..fast_rcnn import FastRCNNOutputLayers
 from ..keypoint_head import build_keypoint_head
 from ..mask_head import build_mask_head
 from .base import ROI_HEADS_REGISTRY, ROIHeads
+from .box_stage import build_pooler, run_box_head
 from .selection import select_foreground_proposals, select_proposals_with_visible_keypoints
 
 
@@ -42,6 +42,8 @@ class StandardROIHeads(ROIHeads):
     In training all heads see the proposals; in testing, masks and keypoints are predicted in the detected
     boxes.
     """
+
+    box_kind: BoxKind = UPRIGHT  # of the regions; a subclass for others replaces it
 
     @configurable
     def __init__(
@@ -68,10 +70,10 @@ class StandardROIHeads(ROIHeads):
             box_predictor: these -> classes and boxes, such as `FastRCNNOutputLayers`.
             mask_in_features: names of the feature maps for masks.
             mask_pooler: None to hand the mask head whole feature maps.
-            mask_head: None for no masks; the same goes for the keypoint arguments.
-            keypoint_in_features: see above.
-            keypoint_pooler: see above.
-            keypoint_head: see above.
+            mask_head: None for no masks.
+            keypoint_in_features: names of the feature maps for keypoints.
+            keypoint_pooler: None to hand the keypoint head whole feature maps.
+            keypoint_head: None for no keypoints.
             train_on_pred_boxes: train mask and keypoint heads on refined boxes instead of proposals.
             kwargs: of `ROIHeads`.
         """
@@ -180,12 +182,12 @@ class StandardROIHeads(ROIHeads):
         pooled = self.box_pooler(feature_list, [p.proposal_boxes for p in proposals])
         predictions = self.box_predictor(self.box_head(pooled))
         if not self.training:
-            detections, _ = self.box_predictor.inference(predictions, proposals)  # type: ignore[operator]
+            detections, _ = self.box_predictor.inference(predictions, proposals)  # type: ignore[operator]  # a predictor's method
             return detections
-        losses = self.box_predictor.losses(predictions, proposals)  # type: ignore[operator]
+        losses = self.box_predictor.losses(predictions, proposals)  # type: ignore[operator]  # a predictor's method
         if self.train_on_pred_boxes:
             with torch.no_grad():
-                refined = self.box_predictor.predict_boxes_for_gt_classes(  # type: ignore[operator]
+                refined = self.box_predictor.predict_boxes_for_gt_classes(  # type: ignore[operator]  # a predictor's method
                     predictions, proposals
                 )
             for p, boxes in zip(proposals, refined):
@@ -199,7 +201,7 @@ class StandardROIHeads(ROIHeads):
 
         Args:
             features: by name, (1, C, Hi, Wi).
-            proposals: (R, 4).
+            proposals: (R, B).
             image_size: (height, width) without padding.
         """
         predictor: Any = self.last_box_predictor
@@ -213,6 +215,7 @@ class StandardROIHeads(ROIHeads):
             score_thresh=predictor.test_score_thresh,
             nms_thresh=predictor.test_nms_thresh,
             topk=predictor.test_topk_per_image,
+            kind=self.box_kind,
         )
 
     @property
@@ -223,8 +226,14 @@ class StandardROIHeads(ROIHeads):
     def _score_boxes(
         self, feature_list: list[Tensor], proposals: Tensor, image_size: tuple[int, int]
     ) -> tuple[Tensor, Tensor]:
-        """(R, Kb, 4) refined boxes and (R, K + 1) probabilities of the (R, 4) proposals of one image."""
-        return run_box_head(self.box_pooler, self.box_head, self.box_predictor, feature_list, proposals)
+        """(R, Kb, B) refined boxes and (R, K + 1) probabilities of the (R, B) proposals of one image."""
+        return run_box_head(
+            self.box_pooler,
+            self.box_head,
+            self.box_predictor,
+            feature_list,
+            self.box_kind.structure(proposals),
+        )
 
     def masks_in_one_image(self, features: dict[str, Tensor], boxes: Tensor, classes: Tensor) -> Tensor:
         """Predict masks, with tensors alone: what the mask head does in testing.
@@ -276,42 +285,3 @@ class StandardROIHeads(ROIHeads):
             return {name: features[name] for name in names}
         boxes = [x.proposal_boxes if self.training else x.pred_boxes for x in instances]
         return pooler([features[name] for name in names], boxes)
-
-
-def run_box_head(
-    pooler: nn.Module, head: nn.Module, predictor: Any, feature_list: list[Tensor], sources: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Score and refine the boxes of one image.
-
-    Args:
-        pooler: feature maps and boxes -> features of regions.
-        head: these -> features to predict from.
-        predictor: a `FastRCNNOutputLayers`.
-        feature_list: (1, C, Hi, Wi) each.
-        sources: (R, 4).
-
-    Returns:
-        (R, Kb, 4) boxes and (R, K + 1) probabilities.
-    """
-    logits, deltas = predictor(head(pooler(feature_list, [Boxes(sources)])))
-    return predictor.decode(deltas, sources), class_probabilities(logits, predictor.use_sigmoid_ce)
-
-
-def build_pooler(
-    cfg: CfgNode, node: CfgNode, input_shape: dict[str, ShapeSpec]
-) -> tuple[ROIPooler, ShapeSpec]:
-    """The pooler that a head's node describes, over `MODEL.ROI_HEADS.IN_FEATURES`, and the shape it gives."""
-    shapes = [input_shape[name] for name in cfg.MODEL.ROI_HEADS.IN_FEATURES]
-    channels = {stated(shape.channels, "channels") for shape in shapes}
-    if len(channels) != 1:
-        raise UserValueError(
-            f"Feature maps of MODEL.ROI_HEADS.IN_FEATURES need equal channels, got {sorted(channels)}"
-        )
-    resolution = node.POOLER_RESOLUTION
-    pooler = ROIPooler(
-        output_size=resolution,
-        scales=[1.0 / stated(shape.stride, "stride") for shape in shapes],
-        sampling_ratio=node.POOLER_SAMPLING_RATIO,
-        pooler_type=node.POOLER_TYPE,
-    )
-    return pooler, ShapeSpec(channels=channels.pop(), height=resolution, width=resolution)
