@@ -88,7 +88,10 @@ BACKBONES: dict[str, Callable[[], Backbone]] = {
 }
 
 # Classes that are made through others of the table, with the reason.
-BASES = {"AnyNet": "RegNet chooses its widths and is otherwise this class"}
+BASES = {
+    "AnyNet": "RegNet chooses its widths and is otherwise this class",
+    "Pyramid": "FPN and SimpleFeaturePyramid make its levels",
+}
 
 # A parameter that no gradient reaches, with the reason.
 WITHOUT_GRADIENT: dict[str, dict[str, str]] = {}

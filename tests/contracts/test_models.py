@@ -26,7 +26,10 @@ from .compare import assert_same, tensors_in
 from .models import COVERED_BY, MODELS, make_cfg, make_input, make_model
 
 # Registries whose entries are no parts of a model, with the file of their contract.
-OTHER_CONTRACTS = {"TRACKER_HEADS": "test_trackers.py"}
+OTHER_CONTRACTS = {"TRACKER_HEADS": "test_trackers.py", "WEIGHT_TRANSLATOR": "test_weight_translators.py"}
+
+# Models whose export, which takes seconds, shows what that of another one shows; `--full` tries them too.
+ALIKE = {"mask_rcnn": "panoptic_fpn", "res2net_retinanet": "retinanet"}
 
 model_names = pytest.mark.parametrize("name", MODELS)
 
@@ -248,7 +251,9 @@ def test_channels_last_changes_nothing_but_the_order_in_memory(name: str) -> Non
 
 
 @pytest.mark.skipif(bool(missing_reason()), reason=missing_reason() or "-")
-@model_names
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.full if name in ALIKE else ()) for name in MODELS]
+)
 def test_a_model_exports_or_says_why_not(name: str) -> None:
     model = fresh(name).eval()
     refusal = MODELS[name].export_refusal
