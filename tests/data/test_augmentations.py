@@ -28,7 +28,8 @@ def _seed() -> None:
     ],
 )
 def test_shortest_edge_sizes(size, short, longest, expected) -> None:
-    assert T.ResizeShortestEdge.get_output_shape(*size, short, longest) == expected
+    height, width = size
+    assert T.ResizeShortestEdge.get_output_shape(height, width, short, longest) == expected
 
 
 def test_shortest_edge_draws_from_range_and_choice() -> None:
