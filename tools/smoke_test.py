@@ -39,7 +39,7 @@ def main() -> None:
     print(
         f"detectron2 {detectron2.__version__} from {detectron2.__path__[0]}, torch {torch.__version__},"
         f" operators: {extension.missing_reason() or 'compiled'};"
-        f" {len(outputs['instances'])} instances in a picture of {image.shape[1]} x {image.shape[0]}: it works"
+        f" {len(outputs['instances'])} instances in {image.shape[1]} x {image.shape[0]} pixels: it works"
     )
 
 
