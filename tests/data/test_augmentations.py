@@ -102,7 +102,7 @@ def test_flip_probability_and_kind() -> None:
     vertical = T.RandomFlip(1.0, horizontal=False, vertical=True).get_transform(IMAGE)
     assert np.array_equal(vertical.apply_image(IMAGE), IMAGE[::-1])
     assert isinstance(T.RandomFlip(0.0).get_transform(IMAGE), T.NoOpTransform)
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="horizontal"):
         T.RandomFlip(vertical=True)
 
 

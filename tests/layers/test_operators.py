@@ -250,8 +250,8 @@ def assert_agree(actual: Tensor, expected: Tensor, tolerance: float) -> None:
         torch.uint8,
     ):  # pasted masks: a value on the threshold may fall either way
         difference = (actual.int() - expected.int()).abs()
-        assert (
-            difference.numel() == 0 or (difference > 1).sum() == 0 and (difference > 0).float().mean() < 1e-4
+        assert difference.numel() == 0 or (
+            (difference > 1).sum() == 0 and (difference > 0).float().mean() < 1e-4
         )
     elif actual.is_floating_point():
         torch.testing.assert_close(actual, expected, atol=tolerance, rtol=tolerance, equal_nan=True)

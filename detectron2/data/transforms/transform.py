@@ -25,8 +25,8 @@ __all__ = [
     "ExtentTransform",
     "HFlip_rotated_box",
     "PILColorTransform",
-    "Resize_rotated_box",
     "ResizeTransform",
+    "Resize_rotated_box",
     "RotationTransform",
 ]
 
