@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from difflib import get_close_matches
-from typing import IO, Any, ClassVar
+from typing import IO, Any
 
 from detectron2.utils.file_io import PathHandler, PathManager
 from detectron2.utils.user_errors import UserKeyError
@@ -18,7 +18,7 @@ class ModelCatalog:
 
     S3_C2_DETECTRON_PREFIX = "https://dl.fbaipublicfiles.com/detectron"
 
-    C2_IMAGENET_MODELS: ClassVar[dict[str, str]] = {
+    C2_IMAGENET_MODELS = {
         f"{team}/{name}": f"ImageNetPretrained/{folder}/{name}.pkl"
         for team, name, folder in (
             ("MSRA", "R-50", "MSRA"),
@@ -36,7 +36,7 @@ class ModelCatalog:
     C2_DATASET_COCO = "coco_2014_train%3Acoco_2014_valminusminival"
     C2_DATASET_COCO_KEYPOINTS = "keypoints_coco_2014_train%3Akeypoints_coco_2014_valminusminival"
 
-    C2_DETECTRON_MODELS: ClassVar[dict[str, str]] = {
+    C2_DETECTRON_MODELS = {
         f"{run}/{name}": f"{folder}/{name}{suffix}"
         for run, name, folder, suffix in (
             ("35857197", "e2e_faster_rcnn_R-50-C4_1x", f"35857197/{_BASELINES}", ".yaml.01_33_49.iAX0mXvW"),

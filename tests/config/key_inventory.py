@@ -1,7 +1,7 @@
 """Type and meaning of every config key, read off the places where they are declared.
 
-`python tests/config/key_inventory.py` writes tests/config_keys.json. A key means what the comment above it says, and
-without one what the key above it means, of which the comment then speaks too.
+`python tests/config/key_inventory.py` writes tests/config_keys.json. A key means what the comment above it
+says, and without one what the key above it means, of which the comment then speaks too.
 """
 
 from __future__ import annotations
