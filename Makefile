@@ -1,7 +1,11 @@
 # make quickstart   train, evaluate and look at a small panoptic model, from nothing
 # make test         everything that this machine can test in minutes
-# make test-all     that, every model of the zoo at its real size, and what CI checks about style and types
-# make lint         what CI checks about style and types
+# make test-lowest  that, with the lowest version of every requirement (Python 3.10)
+# make test-newest  that, with the newest ones that pip finds
+# make test-all     that, every model of the zoo at its real size, and what CI checks about style, types and spelling
+# make lint         what CI checks about style, types and spelling
+# make types        the part of it that takes longest
+# make dist         a release in dist/: sdist and wheels, built in isolation and tried without a compiler
 #
 # Variables:  PYTHON=python3.12         the Python that makes the environment
 #             TORCH='torch==2.12.0'     another torch than the tested one; any pip requirement
@@ -9,10 +13,12 @@
 
 PYTHON ?= python3
 VENV ?= .venv
-TORCH ?= $(shell grep '^torch==' constraints.txt)
+# Versions of what is installed; empty: the newest.
+CONSTRAINTS ?= constraints.txt
+TORCH ?= $(or $(shell grep -hs '^torch==' $(CONSTRAINTS) /dev/null),torch)
 JOBS ?= auto
 
-BIN := $(VENV)/bin
+BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 # One stamp per choice of torch: a second run costs nothing, another choice installs again.
 STAMP := $(VENV)/.installed-$(shell echo '$(TORCH)' | cksum | cut -d' ' -f1)
 # --no-cache-dir and the like, if you need them.
@@ -21,7 +27,7 @@ PIP_INSTALL = $(BIN)/python -m pip install --disable-pip-version-check $(PIP_FLA
 CLANG_SOURCES := $(shell find detectron2 -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' -o -name '*.h')
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-all test-gpu lint format clean
+.PHONY: help install quickstart test test-lowest test-newest test-all test-gpu lint types format dist clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
@@ -29,10 +35,10 @@ help:
 install: $(STAMP)
 
 # Torch comes first: the operators are compiled against the one in the environment, where there is a compiler.
-$(STAMP): pyproject.toml setup.py constraints.txt $(CLANG_SOURCES)
+$(STAMP): pyproject.toml setup.py $(CONSTRAINTS) $(CLANG_SOURCES)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or later is needed, this is %s; choose one with make PYTHON=..." % sys.version.split()[0])'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	grep -v '^torch==' constraints.txt > $(VENV)/constraints.txt
+	sed '/^torch==/d' $(or $(CONSTRAINTS),/dev/null) > $(VENV)/constraints.txt
 	$(PIP_INSTALL) '$(TORCH)' setuptools wheel
 	$(PIP_INSTALL) '$(TORCH)' --no-build-isolation -e '.[dev]'
 	rm -f $(VENV)/.installed-*
@@ -45,17 +51,29 @@ quickstart: $(STAMP)
 test: $(STAMP)
 	$(BIN)/python -m pytest -q -n $(JOBS) --maxprocesses 8 --dist worksteal
 
+test-lowest:
+	$(MAKE) test VENV=.venv-lowest CONSTRAINTS=constraints-lowest.txt
+
+test-newest:
+	$(MAKE) test VENV=.venv-newest CONSTRAINTS=
+
 test-gpu: $(STAMP)
 	$(BIN)/python -m pytest -q -m gpu
 
 test-all: lint
 	$(BIN)/python -m pytest -q --full -n $(JOBS) --maxprocesses 8 --dist worksteal
 
-lint: $(STAMP)
+lint: types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	$(BIN)/codespell
 	$(if $(CLANG_SOURCES),$(BIN)/clang-format --dry-run -Werror $(CLANG_SOURCES))
+
+types: $(STAMP)
+	$(BIN)/mypy
+
+dist: $(STAMP)
+	$(BIN)/python tools/make_dist.py --torch '$(TORCH)'
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .

@@ -62,7 +62,7 @@ class BuildOperators(build_ext):
             if is_required():
                 raise
             say(f"compiled operators left out: {error}")
-            self.extensions = []
+            self.extensions: list[Extension] = []
 
     def build_extension(self, ext: Extension) -> None:
         jobs = int(os.environ.get("MAX_JOBS", os.cpu_count() or 1))
@@ -89,7 +89,7 @@ class BuildOperators(build_ext):
             macros = [f"-D{name}={value}" for name, value in ext.define_macros]
             command = [*host_command(compiler), *macros, *headers]
         command += ["-c", str(source), "-o", str(target)]
-        done = subprocess.run(command, capture_output=True, text=True)
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise RuntimeError(f"{source.name} does not compile:\n{done.stderr[-4000:]}")
         if done.stderr:
@@ -132,7 +132,8 @@ def cuda_root() -> Path | None:
     nvcc = find_nvcc()
     if nvcc is None:
         return None
-    report = subprocess.run([nvcc, "--dryrun", "-x", "cu", "-c", os.devnull], capture_output=True, text=True)
+    command = [nvcc, "--dryrun", "-x", "cu", "-c", os.devnull]
+    report = subprocess.run(command, capture_output=True, text=True, check=False)
     found = re.search(r"TOP=(.+)", report.stderr)
     root = Path(found.group(1).strip()).resolve() if found else Path(nvcc).resolve().parent.parent
     return root if (root / "include" / "cuda_runtime.h").exists() else None
@@ -157,16 +158,15 @@ def make_extension() -> Extension | None:
         import torch
         from torch.utils import cpp_extension
     except ImportError:
-        return give_up(
-            "this build environment has no torch; for compiled ones: pip install --no-build-isolation ."
-        )
+        give_up("this build environment has no torch; for compiled ones: pip install --no-build-isolation .")
+        return None
     version = tuple(int(part) for part in re.findall(r"\d+", torch.__version__)[:2])
     if version < TORCH_TARGET:
-        return give_up(
-            f"they need torch {TORCH_TARGET[0]}.{TORCH_TARGET[1]} or later, this is {torch.__version__}"
-        )
+        give_up(f"they need torch {TORCH_TARGET[0]}.{TORCH_TARGET[1]} or later, this is {torch.__version__}")
+        return None
     if shutil.which((os.environ.get("CXX") or "g++").split()[0]) is None and shutil.which("c++") is None:
-        return give_up("there is no C++ compiler")
+        give_up("there is no C++ compiler")
+        return None
     with_cuda = wants_cuda()
     patterns = ["library.cpp", "*/*_cpu.cpp", *(["*/*_cuda.cpp", "*/*_cuda.cu"] if with_cuda else [])]
     libraries, library_dirs = ["torch_cpu", "torch", "c10"], cpp_extension.library_paths()

@@ -3,4 +3,4 @@
 Importing this package loads neither torch nor the compiled operators. Import the subpackage that you need.
 """
 
-__version__ = "1.0.0.dev0"
+__version__ = "1.0.0"

@@ -148,7 +148,7 @@ def test_nccl_ops() -> None:
     num_gpus = torch.cuda.device_count()
     if num_gpus < 2 or not torch.distributed.is_nccl_available():
         return
-    mp.start_processes(_run_nccl_worker, args=(num_gpus, _free_port()), nprocs=num_gpus)  # type: ignore[no-untyped-call]  # torch
+    mp.start_processes(_run_nccl_worker, args=(num_gpus, _free_port()), nprocs=num_gpus)
 
 
 def _free_port() -> int:

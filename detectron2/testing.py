@@ -148,7 +148,7 @@ def reload_script_model(module: torch.jit.ScriptModule) -> torch.jit.ScriptModul
     buffer = io.BytesIO()
     torch.jit.save(module, buffer)
     buffer.seek(0)
-    loaded: torch.jit.ScriptModule = torch.jit.load(buffer)  # type: ignore[no-untyped-call]  # torch
+    loaded: torch.jit.ScriptModule = torch.jit.load(buffer)
     return loaded
 
 

@@ -173,7 +173,7 @@ def test_private_names_that_projects_call_do_what_they_did() -> None:
     y.sum().backward()
     assert torch.equal(y, x) and x.grad is not None and x.grad.tolist() == [0.25, 0.25]
     _assert_strides_are_log2_contiguous([4, 8, 16])
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match=r"\[4, 16\]"):
         _assert_strides_are_log2_contiguous([4, 16])
     assert _create_text_labels([1, 0], [0.5, 1.0], ["cat", "dog"]) == ["dog 50%", "cat 100%"]
     with _ignore_torch_cuda_oom():

@@ -60,6 +60,11 @@ class SingleShapes(Dataset):
         return image, example.thing, torch.from_numpy(example.ground_shares)
 
 
+def _known(channels: int | None) -> int:
+    assert channels is not None, "backbones state their channels"
+    return channels
+
+
 class ShapeClassifier(nn.Module):
     """A backbone whose every deeper level votes on the shape and on the ground.
 
@@ -67,16 +72,16 @@ class ShapeClassifier(nn.Module):
     ground votes are averaged.
     """
 
+    pixel_mean: Tensor
+    pixel_std: Tensor
+
     def __init__(self, backbone: Backbone, pixel_mean: list[float], pixel_std: list[float]) -> None:
         super().__init__()
         self.backbone = backbone
         shapes = backbone.output_shape()
-        self.shape_heads = nn.ModuleDict(
-            {k: nn.Conv2d(shapes[k].channels, len(THING_NAMES), 1) for k in _LEVELS}
-        )
-        self.ground_heads = nn.ModuleDict(
-            {k: nn.Conv2d(shapes[k].channels, len(STUFF_NAMES), 1) for k in _LEVELS}
-        )
+        channels = {level: _known(shapes[level].channels) for level in _LEVELS}
+        self.shape_heads = nn.ModuleDict({k: nn.Conv2d(channels[k], len(THING_NAMES), 1) for k in _LEVELS})
+        self.ground_heads = nn.ModuleDict({k: nn.Conv2d(channels[k], len(STUFF_NAMES), 1) for k in _LEVELS})
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(1, 3, 1, 1), persistent=False)
 
@@ -108,7 +113,7 @@ class Pretraining:
         self.budget = 60.0 * args.minutes
         backbone = build_res2net_backbone(cfg, ShapeSpec(channels=3))
         self.model = ShapeClassifier(backbone, cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD)
-        self.model.to(memory_format=torch.channels_last)
+        self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch leaves it out
         decayed = [p for p in self.model.parameters() if p.dim() > 1]
         others = [p for p in self.model.parameters() if p.dim() <= 1]
         groups = [

@@ -221,7 +221,8 @@ class QuickstartTrainer(DefaultTrainer):
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> nn.Module:
-        return super().build_model(cfg).to(memory_format=torch.channels_last)
+        model = super().build_model(cfg)
+        return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch leaves it out
 
     def build_hooks(self) -> list:
         return [hook for hook in super().build_hooks() if not isinstance(hook, EvalHook)]

@@ -73,7 +73,7 @@ def _first_sentence(message: str) -> str:
 def _read_safetensors(path: str) -> dict[str, Any]:
     with safetensors.safe_open(path, framework="pt") as file:
         notes = file.metadata() or {}
-        model = {name: file.get_tensor(name) for name in file.keys()}
+        model = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # it does not iterate
     checkpoint: dict[str, Any] = {"model": model}
     if notes.get("matching_heuristics") == "True":
         checkpoint["matching_heuristics"] = True

@@ -74,7 +74,7 @@ class LazyConfig:
     """Load, change, print and save Python configs."""
 
     @staticmethod
-    def load_rel(filename: str, keys: None | str | tuple[str, ...] = None) -> Any:
+    def load_rel(filename: str, keys: str | tuple[str, ...] | None = None) -> Any:
         """Load a config file whose path is relative to the file of the caller. Meant for use in config files.
 
         Args:
@@ -85,7 +85,7 @@ class LazyConfig:
         return LazyConfig.load(os.path.join(os.path.dirname(caller), filename), keys)
 
     @staticmethod
-    def load(filename: str, keys: None | str | tuple[str, ...] = None) -> Any:
+    def load(filename: str, keys: str | tuple[str, ...] | None = None) -> Any:
         """Load a config file. A `.py` file is executed: load only what you trust.
 
         Relative imports in it (`from .common.train import train`) load other config files, each as a fresh

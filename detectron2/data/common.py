@@ -72,7 +72,7 @@ class MapDataset(data.Dataset[Any]):
     def __len__(self) -> int:
         return len(self._dataset)
 
-    def __getitem__(self, idx: int) -> Any:
+    def __getitem__(self, idx: int) -> Any:  # noqa: RET503  # the loop has no end
         index = int(idx)
         for num_failures in itertools.count(1):
             mapped = self._map_func(self._dataset[index])

@@ -73,7 +73,7 @@ def launch(
         return main_func(*args)
     dist_url = _resolve_dist_url(dist_url, num_machines)
     try:
-        start_processes(  # type: ignore[no-untyped-call]  # torch has no types here
+        start_processes(
             _run_spawned,
             nprocs=num_gpus_per_machine,
             args=(main_func, world_size, num_gpus_per_machine, machine_rank, dist_url, args, timeout),

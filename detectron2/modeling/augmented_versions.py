@@ -10,20 +10,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from fvcore.transforms.transform import NoOpTransform, Transform, TransformList
 from torch import Tensor
 
 from detectron2.config.config.construction import configurable
 from detectron2.config.config.node import CfgNode
-from detectron2.data.transforms import (
-    Augmentation,
-    NoOpTransform,
-    RandomFlip,
-    ResizeShortestEdge,
-    ResizeTransform,
-    Transform,
-    TransformList,
-    apply_augmentations,
-)
+from detectron2.data.transforms.augmentation import Augmentation, apply_augmentations
+from detectron2.data.transforms.augmentation_impl.moving import RandomFlip
+from detectron2.data.transforms.augmentation_impl.resizing import ResizeShortestEdge
+from detectron2.data.transforms.transform import ResizeTransform
 from detectron2.structures.boxes import Boxes
 from detectron2.utils.user_errors import UserValueError
 

@@ -91,7 +91,7 @@ _POOLERS: dict[str, Callable[[tuple[int, int], float, int], nn.Module]] = {
     # ROIAlign is the operator as first published, off by half a pixel; V2 is the corrected one.
     "ROIAlign": lambda size, scale, ratio: ROIAlign(size, scale, ratio, aligned=False),
     "ROIAlignV2": lambda size, scale, ratio: ROIAlign(size, scale, ratio, aligned=True),
-    "ROIAlignRotated": lambda size, scale, ratio: ROIAlignRotated(size, scale, ratio),
+    "ROIAlignRotated": ROIAlignRotated,
     "ROIPool": lambda size, scale, ratio: _ROIPool(size, scale),
 }
 

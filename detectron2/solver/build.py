@@ -128,8 +128,8 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
         weight_decay=cfg.SOLVER.WEIGHT_DECAY,
         foreach=True,
     )
-    optimizer = maybe_add_gradient_clipping(cfg, optimizer)
-    return optimizer
+    clipping: torch.optim.Optimizer = maybe_add_gradient_clipping(cfg, optimizer)
+    return clipping
 
 
 def get_default_optimizer_params(

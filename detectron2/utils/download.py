@@ -122,7 +122,8 @@ def download(url: str, target: str, *, check_name: bool = False, hint: str = "")
                 raise UserValueError(f"{error} {hint}".rstrip()) from None
             # The old part may have been of another version of the file.
             logger.warning("%s Starting over.", error)
-            return download(url, target, check_name=True, hint=hint)
+            download(url, target, check_name=True, hint=hint)
+            return
     part.move_to(target)
 
 

@@ -37,7 +37,7 @@ def assert_fx_safe(condition: bool | Tensor | fx.Proxy, message: str) -> Tensor 
         A tensor that holds True, or while recording the node of the assertion.
     """
     if isinstance(condition, fx.Proxy):
-        node: fx.Proxy = torch._assert(condition, message)  # type: ignore[no-untyped-call]  # torch has no types here
+        node: fx.Proxy = torch._assert(condition, message)
         return node  # recorded, not run
     assert condition, message
     return torch.ones(())

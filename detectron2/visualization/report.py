@@ -223,10 +223,10 @@ def _axes_svg(axes: _Axes, x_label: str) -> list[str]:
         y = axes.y(tick)
         parts.append(f'<line x1="{_CHART_LEFT}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}" stroke="#8884"/>')
         parts.append(f'<text x="{_CHART_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{tick:.4g}</text>')
-    for tick in _round_ticks(axes.x_low, axes.x_high):
-        parts.append(
-            f'<text x="{axes.x(tick):.1f}" y="{_CHART_HEIGHT - 12}" text-anchor="middle">{tick:.4g}</text>'
-        )
+    parts += [
+        f'<text x="{axes.x(tick):.1f}" y="{_CHART_HEIGHT - 12}" text-anchor="middle">{tick:.4g}</text>'
+        for tick in _round_ticks(axes.x_low, axes.x_high)
+    ]
     parts.append(
         f'<text x="{middle:.0f}" y="{_CHART_HEIGHT}" text-anchor="middle">{html.escape(x_label)}</text>'
     )

@@ -307,7 +307,7 @@ def test_files_of_torchvision_and_timm_load_directly(
 @pytest.mark.parametrize("keys", [{"SCALE": 2}, {"WIDTH_PER_GROUP": 2}])
 def test_res2net_of_other_width_or_scale_names_both_keys(tmp_path: Path, keys: dict[str, int]) -> None:
     backbone_file(backbone_cfg("build_res2net_backbone", **keys), tmp_path / "a.pth")
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(ValueError, match="RES2NET") as error:
         DetectionCheckpointer(Detector(backbone_cfg(RES2NET_FPN))).load(str(tmp_path / "a.pth"))
     assert f"MODEL.RES2NET.SCALE to {keys.get('SCALE', 4)}" in str(error.value)
     assert f"MODEL.RESNETS.WIDTH_PER_GROUP to {keys.get('WIDTH_PER_GROUP', 4)}" in str(error.value)

@@ -216,7 +216,7 @@ def test_overrides() -> None:
 )
 def test_values_of_overrides(text: str, value: Any) -> None:
     cfg = LazyConfig.apply_overrides(OmegaConf.create({"a": 0}), [f"a={text}"])
-    assert cfg.a == value and type(cfg.a) is not bool or cfg.a is value
+    assert (cfg.a == value and type(cfg.a) is not bool) or cfg.a is value
 
 
 def test_list_entries_and_interpolations_can_be_overridden() -> None:

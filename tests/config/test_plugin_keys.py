@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,7 @@ from detectron2.config.plugin_keys import DECLARATION_FILE, add_declared_keys, a
 
 
 @pytest.fixture(autouse=True)
-def own_registries(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def own_registries(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a test registers is gone after it."""
     tree = get_cfg()
     monkeypatch.setattr(default_config, "default_tree", lambda: tree)
@@ -25,7 +24,6 @@ def own_registries(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(
         foreign_keys_module, "_FOREIGN_KEYS", dict(vars(foreign_keys_module)["_FOREIGN_KEYS"])
     )
-    yield
 
 
 KEYS = {"MODEL": {"WIDENET": {"FACTOR": 4, "STAGES": {"FIRST": []}}}}

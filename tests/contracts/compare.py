@@ -26,7 +26,8 @@ def assert_same(first: Any, second: Any, where: str = "result", *, tolerance: fl
             msg=lambda text: f"{where}: {text}",
         )  # fmt: skip
     else:
-        assert first == second or (first != first and second != second), f"{where}: {first} and {second}"
+        both_nan = first != first and second != second  # noqa: PLR0124  # also of what is no float
+        assert first == second or both_nan, f"{where}: {first} and {second}"
 
 
 def _as_tensor(value: Tensor | np.ndarray) -> Tensor:

@@ -21,7 +21,7 @@ BOXES = np.array([[10, 12, 40, 50], [50, 5, 80, 30]], dtype=np.float64)
 AUGMENTATIONS: dict[str, Callable[[], T.Augmentation]] = {
     "AugmentationList": lambda: T.AugmentationList([T.RandomFlip(), T.ResizeScale(0.5, 2.0, 50, 50)]),
     "FixedSizeCrop": lambda: T.FixedSizeCrop((48, 100)),
-    "MinIoURandomCrop": lambda: T.MinIoURandomCrop(),
+    "MinIoURandomCrop": T.MinIoURandomCrop,
     "RandomApply": lambda: T.RandomApply(T.RandomRotation([10, 80]), prob=0.5),
     "RandomBrightness": lambda: T.RandomBrightness(0.5, 1.5),
     "RandomContrast": lambda: T.RandomContrast(0.5, 1.5),
@@ -30,7 +30,7 @@ AUGMENTATIONS: dict[str, Callable[[], T.Augmentation]] = {
         "relative", (0.5, 0.7), single_category_max_area=0.7
     ),
     "RandomExtent": lambda: T.RandomExtent((0.6, 1.4), (0.3, 0.3)),
-    "RandomFlip": lambda: T.RandomFlip(),
+    "RandomFlip": T.RandomFlip,
     "RandomLighting": lambda: T.RandomLighting(10.0),
     "RandomResize": lambda: T.RandomResize([(40, 50), (90, 70)]),
     "RandomRotation": lambda: T.RandomRotation([-30, 60]),

@@ -168,7 +168,7 @@ def test_evaluation_repeats_and_an_image_does_not_depend_on_its_batch(name: str)
         both, again, one = backbone(batch), backbone(batch), backbone(batch[1:])
     assert_same(both, again)
     assert_same({key: map_[1:] for key, map_ in both.items()}, one, tolerance=1e-5)
-    assert not torch.equal(both[list(both)[0]][0], both[list(both)[0]][1])
+    assert not torch.equal(both[next(iter(both))][0], both[next(iter(both))][1])
 
 
 @backbone_names
@@ -176,7 +176,7 @@ def test_weights_carry_over_by_state_dict(name: str) -> None:
     backbone, other = fresh(name).eval(), make(name, seed=1).eval()
     with torch.no_grad():
         expected = backbone(images())
-        first = list(expected)[0]
+        first = next(iter(expected))
         assert not torch.equal(other(images())[first], expected[first])
         other.load_state_dict(backbone.state_dict(), strict=True)
         assert_same(expected, other(images()))

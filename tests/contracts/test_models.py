@@ -50,11 +50,14 @@ def test_every_registered_part_has_a_model(registry: str) -> None:
 def test_the_model_of_a_row_has_the_part(
     registry: str, part: str, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = []
+    asked: list[tuple[str, str]] = []
     original = Registry.get
-    monkeypatch.setattr(
-        Registry, "get", lambda self, key: asked.append((self._name, key)) or original(self, key)
-    )
+
+    def get(self: Registry, key: str) -> Any:
+        asked.append((self._name, key))
+        return original(self, key)
+
+    monkeypatch.setattr(Registry, "get", get)
     make_model(name)
     assert (registry, part) in asked
 

@@ -70,8 +70,8 @@ def test_a_model_needs_no_change_for_its_own_weights_and_some_for_anothers(name:
 
 @translator_names
 def test_own_names_are_not_foreign_and_other_families_are_not_recognized(name: str) -> None:
-    for other in TRANSLATORS:
-        shapes = shapes_of(TRANSLATORS[other])
+    for other, translator in TRANSLATORS.items():
+        shapes = shapes_of(translator)
         assert not make(name).recognizes(shapes)
         assert (make(name).read_layout(shapes) is None) == (other != name)
     assert make(name).read_layout({}) is None

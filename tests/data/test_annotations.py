@@ -132,7 +132,7 @@ def test_empty_boxes_and_masks_are_dropped() -> None:
     assert utils.filter_empty_instances(instances).gt_classes.tolist() == [3]
     by_box, kept = utils.filter_empty_instances(instances, by_mask=False, return_mask=True)
     assert by_box.gt_classes.tolist() == [3, 5] and kept.tolist() == [True, False, True]
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="by_box"):
         utils.filter_empty_instances(instances, by_box=False, by_mask=False)
 
 

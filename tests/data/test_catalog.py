@@ -94,7 +94,7 @@ def test_lazy_value_is_resolved_when_read() -> None:
     meta = Metadata(name="toy").set(size=_Doubled(4))
     assert meta.size == 8 and meta.get("size") == 8 and meta.as_dict()["size"] == 8
     meta.size = 8
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="size"):
         meta.size = 9
 
 

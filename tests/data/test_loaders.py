@@ -92,7 +92,7 @@ def test_loaders_take_lists_without_a_config() -> None:
     plain = build_detection_train_loader(
         data, mapper=operator.itemgetter("id"), total_batch_size=3, aspect_ratio_grouping=False
     )
-    assert sorted(sum(itertools.islice(plain, 2), [])) == [0, 1, 2, 3, 4, 5]
+    assert sorted(itertools.chain.from_iterable(itertools.islice(plain, 2))) == [0, 1, 2, 3, 4, 5]
     test = build_detection_test_loader(data, mapper=operator.itemgetter("id"), batch_size=4)
     assert list(test) == [[0, 1, 2, 3], [4, 5]]
 
@@ -151,7 +151,7 @@ def test_workers_draw_different_numbers_that_follow_from_the_seed() -> None:
         loader = build_batch_data_loader(
             _Draws(), TrainingSampler(100, seed=0), 2, num_workers=2, seed=5, drop_last=True
         )
-        return sum(itertools.islice(loader, 4), [])
+        return list(itertools.chain.from_iterable(itertools.islice(loader, 4)))
 
     first = draw()
     assert len(set(first)) == 8 and draw() == first

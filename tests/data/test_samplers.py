@@ -80,7 +80,7 @@ def test_subset_stays_the_same_over_epochs() -> None:
     generator.manual_seed(3)
     expected = torch.cat([subset[torch.randperm(5, generator=generator)] for _ in range(3)]).tolist()
     assert _take(sampler, 15) == expected
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="0.0"):
         RandomSubsetTrainingSampler(20, 0.0)
     with pytest.raises(ValueError, match="leaves none"):
         RandomSubsetTrainingSampler(3, 0.1)

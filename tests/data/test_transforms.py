@@ -182,5 +182,5 @@ def test_color_transforms_change_pixels_only(image: np.ndarray) -> None:
     points = np.array([[1.0, 2.0]])
     assert invert.apply_coords(points) is points and invert.apply_segmentation(image) is image
     assert isinstance(invert.inverse(), T.NoOpTransform)
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="callable"):
         T.ColorTransform(3)

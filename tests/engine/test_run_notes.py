@@ -185,7 +185,7 @@ def test_a_hostile_config_is_refused_and_runs_nothing(tmp_path: Path, text: str)
     model = EchoModel(echo_cfg())
     notes = {"config": text.format(marker=marker)}
     torch.save({"model": model.state_dict(), "detectron2": notes}, tmp_path / "a.pth")
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="config"):
         DefaultPredictor.from_checkpoint(str(tmp_path / "a.pth"))
     assert not marker.exists()
 

@@ -67,8 +67,7 @@ def random_detections(content: dict[str, Any], seed: int) -> list[dict[str, Any]
         box = (np.array(annotation["bbox"]) + rng.integers(-4, 5, 4)).clip(1).tolist()
         found.append((annotation["image_id"], annotation["category_id"], box))
     for image in content["images"]:
-        for category in FREQUENCIES:
-            found.append((image["id"], category, rng.integers(10, 90, 4).astype(float).tolist()))
+        found += [(image["id"], c, rng.integers(10, 90, 4).astype(float).tolist()) for c in FREQUENCIES]
     scores = rng.permutation(len(found)) / len(found)
     return [
         {"image_id": i, "category_id": c, "bbox": box, "score": float(score)}

@@ -105,7 +105,7 @@ def _slow_counts(
     truths: list[tuple[np.ndarray, list[Any]]], predictions: list[tuple[np.ndarray, list[Any]]]
 ) -> dict[int, list[float]]:
     """Category id -> [sum of IoU, tp, fp, fn]."""
-    table: dict[int, list[float]] = {c["id"]: [0.0, 0, 0, 0] for c in CATEGORIES}
+    table: dict[Any, list[float]] = {c["id"]: [0.0, 0, 0, 0] for c in CATEGORIES}
     for (gt, gt_segments), (pred, pred_segments) in zip(truths, predictions):
         hit_gt, hit_pred = set(), set()
         void = gt == 0

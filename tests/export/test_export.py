@@ -22,7 +22,7 @@ from detectron2.modeling.roi_heads.fast_rcnn import FastRCNNOutputLayers
 
 needs_operators = pytest.mark.skipif(bool(missing_reason()), reason=missing_reason() or "-")
 
-MODELS = {
+MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "faster_rcnn": ("GeneralizedRCNN", {"MODEL.MASK_ON": False}),
     "mask_rcnn": ("GeneralizedRCNN", {}),
     "cascade_agnostic": (

@@ -7,7 +7,6 @@ import numpy as np
 from PIL import Image
 from plugin import BrightnessMapper, CountEvaluator, add_plugin_config
 
-import detectron2.utils.comm as comm
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import get_cfg
 from detectron2.data import (
@@ -26,6 +25,7 @@ from detectron2.engine import (
 )
 from detectron2.evaluation import verify_results
 from detectron2.structures import BoxMode
+from detectron2.utils import comm
 
 
 def draw_images(folder, num_images=4):

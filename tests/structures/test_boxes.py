@@ -140,7 +140,7 @@ def test_inside_and_measures() -> None:
     assert boxes.get_centers()[1].tolist() == [4, 2.5]
     boxes.scale(2, 3)
     assert boxes.tensor[1].tolist() == [-2, 0, 18, 15]
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="9 is not a valid BoxMode"):
         BoxMode(9)
 
 

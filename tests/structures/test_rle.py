@@ -92,7 +92,7 @@ def test_iou_counts_pixels_of_equal_images() -> None:
 
 
 @pytest.mark.parametrize(
-    "call, error, match",
+    ("call", "error", "match"),
     [
         (lambda: rle.encode(np.zeros((3, 4))), ValueError, r"\(N, H, W\), got \(3, 4\)"),
         (lambda: rle.encode_one(np.zeros((1, 3, 4))), ValueError, r"\(H, W\), got \(1, 3, 4\)"),

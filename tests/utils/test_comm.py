@@ -104,8 +104,7 @@ def test_two_processes(tmp_path: Path, machines: int) -> None:
     ]
     outputs = []
     try:
-        for process in processes:
-            outputs.append(process.communicate(timeout=120)[0])
+        outputs += [process.communicate(timeout=120)[0] for process in processes]
     finally:
         for process in processes:
             process.kill()

@@ -6,6 +6,7 @@ import unittest
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -56,7 +57,7 @@ def test_a_picture_is_there_without_coco(monkeypatch: pytest.MonkeyPatch, tmp_pa
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
     image = testing.get_sample_coco_image()
     assert image.dtype == torch.uint8 and image.shape == (3, 480, 640) and image.float().std() > 10
-    array = testing.get_sample_coco_image(tensor=False)
+    array = np.asarray(testing.get_sample_coco_image(tensor=False))
     assert torch.equal(torch.from_numpy(array.transpose(2, 0, 1).copy()), image)
 
 

@@ -25,7 +25,7 @@ def test_a_deliberate_error_becomes_a_message_and_status_2(capsys: pytest.Captur
 
 def test_a_missing_file_becomes_a_message(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit), exit_on_user_error():
-        open("no/such/file")
+        Path("no/such/file").read_text()
     assert "no/such/file" in capsys.readouterr().err
 
 

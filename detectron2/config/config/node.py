@@ -343,7 +343,7 @@ def _coerce(
         section = current.clone()
         _merge(value, section, root=section, path=(), source=lambda key: f"{source}: in {full_key}")
         return section
-    if current is None or value is None and not isinstance(current, _CfgNode):
+    if current is None or (value is None and not isinstance(current, _CfgNode)):
         return node_type(value) if isinstance(value, dict) else value
     value = _like(value, current)
     if _fits(value, current):

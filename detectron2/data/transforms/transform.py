@@ -27,8 +27,8 @@ __all__ = [
     "ExtentTransform",
     "HFlip_rotated_box",
     "PILColorTransform",
-    "Resize_rotated_box",
     "ResizeTransform",
+    "Resize_rotated_box",
     "RotationTransform",
 ]
 

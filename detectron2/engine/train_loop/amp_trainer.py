@@ -83,7 +83,7 @@ class AMPTrainer(SimpleTrainer):
         return torch.autocast(self._device_type, dtype=self.precision)
 
     def _backward(self, total: Tensor) -> None:
-        self.grad_scaler.scale(total).backward()  # type: ignore[no-untyped-call]  # torch has no types here
+        self.grad_scaler.scale(total).backward()
 
     def _optimizer_step(self) -> None:
         self.grad_scaler.step(self.optimizer)

@@ -125,7 +125,7 @@ class SimpleTrainer(TrainerBase):
         return dict(output)
 
     def _backward(self, total: Tensor) -> None:
-        total.backward()  # type: ignore[no-untyped-call]  # torch has no types here
+        total.backward()
 
     def _optimizer_step(self) -> None:
         self.optimizer.step()

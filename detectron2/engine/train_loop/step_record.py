@@ -47,7 +47,7 @@ class StepRecord:
         self._losses = {name: loss.detach().to("cpu", non_blocking=True) for name, loss in losses.items()}
         self._arrived: torch.cuda.Event | None = None
         if any(loss.is_cuda for loss in losses.values()):
-            self._arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch has no types here
+            self._arrived = torch.cuda.Event()
             self._arrived.record()
 
     def write(self) -> None:

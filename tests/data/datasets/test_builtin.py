@@ -7,6 +7,7 @@ import itertools
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -185,7 +186,7 @@ def test_derived_masks_are_those_of_the_instances_file(real: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def prepare() -> ModuleType:
+def prepare() -> Iterator[ModuleType]:
     """The script that writes stuff maps."""
     path = Path(__file__).parents[3] / "datasets" / "prepare_panoptic_fpn.py"
     spec = importlib.util.spec_from_file_location("prepare_panoptic_fpn", path)

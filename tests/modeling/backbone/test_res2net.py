@@ -309,6 +309,6 @@ def test_pyramids_stand_on_it(name: str) -> None:
 
 
 def test_only_the_package_knows_the_plug_in() -> None:
-    import detectron2.modeling.backbone.resnet as resnet
+    from detectron2.modeling.backbone import resnet
 
     assert "res2net" not in Path(resnet.__file__).read_text(encoding="utf-8").lower()

@@ -26,7 +26,9 @@ def c4_cfg(backbone: str) -> CfgNode:
 
 
 def res5_of(cfg: CfgNode) -> torch.nn.Sequential:
-    return build_roi_heads(cfg, {"res4": ShapeSpec(channels=64, stride=16)}).res5
+    stage = build_roi_heads(cfg, {"res4": ShapeSpec(channels=64, stride=16)}).res5
+    assert isinstance(stage, torch.nn.Sequential)
+    return stage
 
 
 @pytest.mark.parametrize(

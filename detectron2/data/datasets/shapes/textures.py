@@ -243,7 +243,7 @@ def thing_surface(
     v = (across - across.mean()) / half
     pattern = _THING_PATTERNS[rng.integers(len(_THING_PATTERNS))](rng, u, v)
     colours = _mix(first, second, pattern.astype(np.float32, copy=False))
-    light_u, light_v = _rotated_grid(height, width, rng.uniform(0, 2 * np.pi))
+    light_u, _ = _rotated_grid(height, width, rng.uniform(0, 2 * np.pi))
     shade = 1.0 + np.float32(rng.uniform(0.0, 0.3)) * (light_u - light_u.mean()) / half
     shaded: FloatArray = np.clip(colours * shade[..., None], 0.0, 255.0)
     return shaded
