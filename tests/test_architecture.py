@@ -20,11 +20,6 @@ PACKAGE = SourceTree(ROOT, "detectron2")
 # Files of the package that are tables, and may be long.
 TABLES = {"detectron2/config/defaults.py"}
 
-# Files of tests that may be long, with the reason.
-LONG_TESTS = {
-    "tests/layers/test_operators.py": "all checks go through one table of operators and their inputs"
-}
-
 SOURCE_FOLDERS = ("detectron2", "tests", "tools", "demo", "datasets", "docs", "configs")
 
 
@@ -103,13 +98,12 @@ def test_files_of_the_package_are_short() -> None:
 
 
 def test_tables_that_may_be_long_exist() -> None:
-    assert [name for name in (*TABLES, *LONG_TESTS) if not (ROOT / name).is_file()] == []
+    assert [name for name in TABLES if not (ROOT / name).is_file()] == []
 
 
 def test_files_of_tests_and_tools_are_short() -> None:
     lines = {relative(path): rules.count_lines(path) for path in sources()}
     lines = {name: count for name, count in lines.items() if not name.startswith("detectron2/")}
-    lines = {name: count for name, count in lines.items() if name not in LONG_TESTS}
     assert {name: count for name, count in lines.items() if count > 450} == {}
 
 
