@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import subprocess
 import sys
@@ -57,8 +56,7 @@ def torchrun(repo_root: Path, num_processes: int, folder: Path, poison: str) -> 
     command += ["--nproc-per-node", str(num_processes)]
     command += ["tests/engine/two_process_worker.py", str(folder), poison]
     env = {**os.environ, "PYTHONPATH": str(repo_root), "OMP_NUM_THREADS": "1"}
-    options = {"cwd": repo_root, "env": env, "timeout": 120}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, **options)
+    done = subprocess.run(command, cwd=repo_root, env=env, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     return [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(num_processes)]
 
@@ -83,4 +81,4 @@ def test_a_non_finite_loss_in_one_process_stops_all(repo_root: Path, tmp_path: P
     assert first["iter"] == second["iter"] == 1
     assert "rank 0" in first["error"] or "rank 1" in first["error"]
     assert first["weights"] == second["weights"]
-    assert all(math.isfinite(value) for row in first["weights"] for value in row)  # no NaN arrived
+    assert all(value == value for row in first["weights"] for value in row)  # no NaN arrived

@@ -142,8 +142,8 @@ class RandomCrop_CategoryAreaConstraint(Augmentation):
             return self.crop_aug.get_transform(image)
         if sem_seg is None:
             raise UserValueError(
-                "RandomCrop_CategoryAreaConstraint looks at sem_seg, which this input does not have. Load it,"
-                " or set single_category_max_area (INPUT.CROP) to 1."
+                "RandomCrop_CategoryAreaConstraint looks at sem_seg, which this input does not have. Load it, or "
+                "set single_category_max_area (INPUT.CROP) to 1."
             )
         height, width = sem_seg.shape
         for _ in range(10):
