@@ -237,5 +237,5 @@ def _run_joined(main_func: Callable[..., Any], num_local: int, args: tuple[Any, 
     # Only after success: after a failure the other processes may wait in a collective that never ends. And
     # together: gloo can abort a process whose peer closes the connection while it is still at work on it.
     comm.synchronize()
-    dist.destroy_process_group()
+    comm.leave_groups()
     return result

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from detectron2.utils.events import get_event_storage, has_event_storage
+from detectron2.utils.events.storage import get_event_storage, has_event_storage
 
 
 def put_metrics(values: Mapping[str, Tensor | float]) -> None:

@@ -66,6 +66,19 @@ def _make_local_group(num_workers_per_machine: int, world: dist.ProcessGroup | N
     return groups[get_rank() // num_workers_per_machine]
 
 
+def leave_groups() -> None:
+    """End all process groups, and forget those that are kept here.
+
+    A group that is still referred to when the interpreter ends can abort the process: its threads may be gone
+    by then.
+    """
+    global _LOCAL_PROCESS_GROUP
+    _LOCAL_PROCESS_GROUP = None
+    _make_local_group.cache_clear()
+    _make_gloo_group.cache_clear()
+    dist.destroy_process_group()
+
+
 def _require_local_group() -> dist.ProcessGroup:
     if _LOCAL_PROCESS_GROUP is None:
         raise RuntimeError(_MISSING_LOCAL_PG_ERROR)

@@ -6,20 +6,17 @@ H', W' = H / stride, W / stride (rounded up) at its output.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from detectron2.layers.batch_norm import get_norm
+from detectron2.layers.batch_norm import Norm, get_norm
 from detectron2.layers.blocks import CNNBlockBase
 from detectron2.layers.deform_conv import DeformConv, ModulatedDeformConv
 from detectron2.layers.weight_init import c2_msra_fill
 from detectron2.layers.wrappers import Conv2d
-
-Norm = str | Callable[[int], nn.Module] | None
 
 
 def conv_norm(

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from detectron2.config.config.node import CfgNode
+from detectron2.layers.batch_norm import Norm
 from detectron2.layers.blocks import CNNBlockBase
 from detectron2.layers.shape_spec import ShapeSpec
 from detectron2.layers.weight_init import c2_msra_fill
@@ -19,7 +20,7 @@ from detectron2.utils.user_errors import UserTypeError, UserValueError
 
 from .backbone import Backbone, stated
 from .build import BACKBONE_REGISTRY, register_region_stage
-from .residual import BasicBlock, BottleneckBlock, DeformBottleneckBlock, Norm, conv_norm
+from .residual import BasicBlock, BottleneckBlock, DeformBottleneckBlock, conv_norm
 from .stage_plan import (
     BottleneckKind,
     blocks_for_depth,

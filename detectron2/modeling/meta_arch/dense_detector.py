@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from detectron2.structures.boxes import Boxes
 from detectron2.structures.image_list import ImageList
 from detectron2.structures.instances import Instances
-from detectron2.utils.events import get_event_storage
+from detectron2.utils.events.storage import get_event_storage
 from detectron2.utils.user_errors import UserNotImplementedError, UserValueError
 
 from ..backbone.backbone import Backbone, stated

@@ -15,7 +15,7 @@ from detectron2.config.config.construction import configurable
 from detectron2.config.config.node import CfgNode
 from detectron2.structures.image_list import ImageList
 from detectron2.structures.instances import Instances
-from detectron2.utils.events import get_event_storage
+from detectron2.utils.events.storage import get_event_storage
 from detectron2.utils.user_errors import UserValueError
 
 from ..backbone.backbone import Backbone

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, nn
 
 from detectron2.config.config.construction import configurable
 from detectron2.config.config.node import CfgNode
-from detectron2.layers.batch_norm import CycleBatchNormList, get_norm
+from detectron2.layers.batch_norm import CycleBatchNormList, Norm, get_norm
 from detectron2.layers.shape_spec import ShapeSpec
 from detectron2.utils.user_errors import UserValueError
 
@@ -22,8 +21,6 @@ from ..anchor_generator import build_anchor_generator
 from ..backbone.backbone import stated
 
 logger = logging.getLogger(__name__)
-
-Norm = str | Callable[[int], nn.Module] | None
 
 
 class RetinaNetHead(nn.Module):

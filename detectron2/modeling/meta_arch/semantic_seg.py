@@ -6,7 +6,7 @@ Shapes: N images; K classes; H, W size of the padded network input.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from detectron2.config.config.construction import configurable
 from detectron2.config.config.node import CfgNode
-from detectron2.layers.batch_norm import get_norm
+from detectron2.layers.batch_norm import Norm, get_norm
 from detectron2.layers.shape_spec import ShapeSpec
 from detectron2.layers.weight_init import c2_msra_fill
 from detectron2.layers.wrappers import Conv2d
@@ -116,7 +116,7 @@ class SemSegFPNHead(nn.Module):
         conv_dims: int,
         common_stride: int,
         loss_weight: float = 1.0,
-        norm: str | Callable[[int], nn.Module] | None = None,
+        norm: Norm = None,
         ignore_value: int = -1,
     ) -> None:
         """
@@ -146,9 +146,7 @@ class SemSegFPNHead(nn.Module):
         self.predictor = Conv2d(conv_dims, num_classes, 1)
         c2_msra_fill(self.predictor)
 
-    def _make_branch(
-        self, shape: ShapeSpec, channels: int, norm: str | Callable[[int], nn.Module] | None
-    ) -> nn.Sequential:
+    def _make_branch(self, shape: ShapeSpec, channels: int, norm: Norm) -> nn.Sequential:
         """One or more convolutions, each followed by a doubling until the common stride is reached."""
         doublings = int(math.log2((shape.stride or 1) / self.common_stride))
         layers: list[nn.Module] = []

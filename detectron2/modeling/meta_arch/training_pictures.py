@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from detectron2.utils.events import get_event_storage
+from detectron2.utils.events.storage import get_event_storage
 
 
 def put_picture_of_boxes(

@@ -16,7 +16,7 @@ from detectron2.layers.shape_spec import ShapeSpec
 from detectron2.structures.boxes import Boxes, pairwise_iou
 from detectron2.structures.image_list import ImageList
 from detectron2.structures.instances import Instances
-from detectron2.utils.events import get_event_storage, has_event_storage
+from detectron2.utils.events.storage import get_event_storage, has_event_storage
 from detectron2.utils.user_errors import UserValueError
 
 from ..box_kinds import UPRIGHT

@@ -20,7 +20,7 @@ from detectron2.layers.weight_init import c2_msra_fill
 from detectron2.layers.wrappers import Conv2d
 from detectron2.structures.instances import Instances
 from detectron2.structures.keypoints import heatmaps_to_keypoints
-from detectron2.utils.events import get_event_storage, has_event_storage
+from detectron2.utils.events.storage import get_event_storage, has_event_storage
 from detectron2.utils.registry import Registry
 from detectron2.utils.user_errors import UserNotImplementedError, UserValueError
 

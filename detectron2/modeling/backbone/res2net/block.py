@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from detectron2.layers.batch_norm import Norm
 from detectron2.layers.weight_init import c2_msra_fill
 from detectron2.modeling.backbone.residual import (
     BottleneckBlock,
-    Norm,
     conv_norm,
     make_deform_conv,
     make_offset_conv,

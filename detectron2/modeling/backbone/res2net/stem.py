@@ -8,10 +8,10 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from detectron2.layers.batch_norm import get_norm
+from detectron2.layers.batch_norm import Norm, get_norm
 from detectron2.layers.blocks import CNNBlockBase
 from detectron2.layers.weight_init import c2_msra_fill
-from detectron2.modeling.backbone.residual import Norm, conv_norm
+from detectron2.modeling.backbone.residual import conv_norm
 from detectron2.utils.user_errors import UserValueError
 
 
