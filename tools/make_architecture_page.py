@@ -30,7 +30,7 @@ def summary(module: str) -> str:
     text = ast.get_docstring(TREE.syntax(module))
     if not text:
         raise ValueError(f"{module} has no docstring: write what it holds in its first lines")
-    return " ".join(text.split("\n\n")[0].split()).replace("``", "`").replace("|", "\\|")
+    return " ".join(text.split("\n\n")[0].split()).replace("|", "\\|")
 
 
 def layers() -> str:

@@ -27,9 +27,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-from build.env import DefaultIsolatedEnv
-
 from build import ProjectBuilder
+from build.env import DefaultIsolatedEnv
 
 ROOT = Path(__file__).resolve().parents[1]
 DIST = ROOT / "dist"

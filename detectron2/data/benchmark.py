@@ -77,7 +77,7 @@ class DataLoaderBenchmark:
         Args:
             dataset: list of dicts, or a torch data set with indices.
             mapper: dict -> what a model takes.
-            sampler: order; ``TrainingSampler`` by default.
+            sampler: order; `TrainingSampler` by default.
             total_batch_size: number of images per batch over all processes.
             num_workers: number of worker processes.
             max_time_seconds: limit of each benchmark.

@@ -1,7 +1,7 @@
 """The two tables of data sets: how to load one by name, and what is known about it without loading it.
 
-``DatasetCatalog`` maps a name to a function that returns a list of dicts; ``MetadataCatalog`` maps the same
-name to a ``Metadata`` (class names, colours, folders, ignore label ...). Registering reads no file.
+`DatasetCatalog` maps a name to a function that returns a list of dicts; `MetadataCatalog` maps the same
+name to a `Metadata` (class names, colours, folders, ignore label ...). Registering reads no file.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["DatasetCatalog", "LazyValue", "Metadata", "MetadataCatalog"]
 
 class LazyValue:
     """A metadata value that is worked out each time it is read, such as a path below
-    ``DETECTRON2_DATASETS``."""
+    `DETECTRON2_DATASETS`."""
 
     def resolve(self) -> Any:
         """Return the value that the reader of the metadata sees."""
@@ -60,7 +60,7 @@ def _fingerprint(func: types.FunctionType) -> tuple[Any, ...]:
 
 
 class _DatasetCatalog(UserDict[str, Any]):
-    """Name -> function without arguments that returns the data set, in the format of ``load_coco_json`` or
+    """Name -> function without arguments that returns the data set, in the format of `load_coco_json` or
     its own."""
 
     def register(self, name: str, func: Callable[[], Any]) -> None:
@@ -71,7 +71,7 @@ class _DatasetCatalog(UserDict[str, Any]):
 
         Args:
             name: how configs call the data set.
-            func: called by ``get``; two calls should return the same data in the same order.
+            func: called by `get`; two calls should return the same data in the same order.
 
         Raises:
             ValueError: the name is taken by another function.
@@ -106,7 +106,7 @@ class _DatasetCatalog(UserDict[str, Any]):
         return [*self.data]
 
     def remove(self, name: str) -> None:
-        """Forget a data set; same as ``pop``.
+        """Forget a data set; same as `pop`.
 
         Raises:
             KeyError: no data set has this name.
@@ -125,10 +125,10 @@ class _DatasetCatalog(UserDict[str, Any]):
 class Metadata(types.SimpleNamespace):
     """What is known about one data set: attributes that can be set once, then only to an equal value.
 
-    The usual ones: ``thing_classes``, ``thing_colors``, ``thing_dataset_id_to_contiguous_id``, their
-    ``stuff_`` counterparts, ``keypoint_names``, ``keypoint_flip_map``, ``keypoint_connection_rules``,
-    ``evaluator_type``, ``ignore_label``, ``image_root``, ``json_file``, ``sem_seg_root``, ``panoptic_root``,
-    ``panoptic_json``.
+    The usual ones: `thing_classes`, `thing_colors`, `thing_dataset_id_to_contiguous_id`, their
+    `stuff_` counterparts, `keypoint_names`, `keypoint_flip_map`, `keypoint_connection_rules`,
+    `evaluator_type`, `ignore_label`, `image_root`, `json_file`, `sem_seg_root`, `panoptic_root`,
+    `panoptic_json`.
     """
 
     name: str = "N/A"
@@ -171,7 +171,7 @@ class Metadata(types.SimpleNamespace):
         return self
 
     def get(self, key: str, default: Any = None) -> Any:
-        """Value of an attribute, or ``default`` when it is not set, or when the file that it comes from is
+        """Value of an attribute, or `default` when it is not set, or when the file that it comes from is
         not there."""
         try:
             return getattr(self, key) if key in self.__dict__ else default
@@ -186,7 +186,7 @@ def _shorten(value: Any) -> str:
 
 
 class _MetadataCatalog(UserDict[str, Any]):
-    """Name -> ``Metadata``, made empty on first use."""
+    """Name -> `Metadata`, made empty on first use."""
 
     def get(self, name: str) -> Metadata:  # type: ignore[override]  # the contract has no default
         """Metadata of a data set; the same object each time. The data set need not be registered."""

@@ -61,7 +61,7 @@ class MapDataset(data.Dataset[Any]):
     def __init__(self, dataset: Any, map_func: Callable[[Any], Any]) -> None:
         """
         Args:
-            dataset: with ``__getitem__`` and ``__len__``, or an iterable data set.
+            dataset: with `__getitem__` and `__len__`, or an iterable data set.
             map_func: element -> mapped element, or None to skip it.
         """
         self._dataset = dataset
@@ -114,7 +114,7 @@ _DEFAULT_DATASET_FROM_LIST_SERIALIZE_METHOD: Callable[[Sequence[Any]], Any] = _S
 
 @contextlib.contextmanager
 def set_default_dataset_from_list_serialize_method(new: Callable[[Sequence[Any]], Any]) -> Iterator[None]:
-    """Within the context, ``DatasetFromList(serialize=True)`` stores lists through ``new``."""
+    """Within the context, `DatasetFromList(serialize=True)` stores lists through `new`."""
     global _DEFAULT_DATASET_FROM_LIST_SERIALIZE_METHOD
     before = _DEFAULT_DATASET_FROM_LIST_SERIALIZE_METHOD
     _DEFAULT_DATASET_FROM_LIST_SERIALIZE_METHOD = new
@@ -165,7 +165,7 @@ class ToIterableDataset(data.IterableDataset[Any]):
     ) -> None:
         """
         Args:
-            dataset: with ``__getitem__``.
+            dataset: with `__getitem__`.
             sampler: yields indices.
             shard_sampler: whether the workers of a data loader share the sampler out among themselves. Set
                 False when the sampler does so itself.
@@ -211,7 +211,7 @@ class AspectRatioGroupedDataset(data.IterableDataset[Any]):
     def __init__(self, dataset: Any, batch_size: int) -> None:
         """
         Args:
-            dataset: an iterable of dicts with ``width`` and ``height``.
+            dataset: an iterable of dicts with `width` and `height`.
             batch_size: number of dicts per batch.
         """
         self.dataset = dataset

@@ -40,13 +40,13 @@ class DatasetMapper:
 
     The result is a copy of the dict with, for the augmented image:
 
-    - ``image``: (C, H, W) uint8 tensor, in the format of ``INPUT.FORMAT``;
-    - ``instances``: ``Instances`` of (H, W), crowds left out (training only);
-    - ``sem_seg``: (H, W) int64 labels, where the dict has them;
-    - ``proposals``: ``Instances``, where proposals were loaded and are asked for.
+    - `image`: (C, H, W) uint8 tensor, in the format of `INPUT.FORMAT`;
+    - `instances`: `Instances` of (H, W), crowds left out (training only);
+    - `sem_seg`: (H, W) int64 labels, where the dict has them;
+    - `proposals`: `Instances`, where proposals were loaded and are asked for.
 
-    ``height`` and ``width`` are those of the file. Write your own mapper when you need something else: it may
-    be any function of a dict, and the pieces of this one are in ``detection_utils``.
+    `height` and `width` are those of the file. Write your own mapper when you need something else: it may
+    be any function of a dict, and the pieces of this one are in `detection_utils`.
     """
 
     @configurable
@@ -68,7 +68,7 @@ class DatasetMapper:
         Args:
             is_train: whether annotations are used.
             augmentations: applied in order.
-            image_format: format of the image, as ``read_image`` takes it.
+            image_format: format of the image, as `read_image` takes it.
             use_instance_mask: whether instances get masks.
             use_keypoint: whether instances get keypoints.
             instance_mask_format: "polygon" or "bitmask". Masks derived from panoptic PNGs are bit masks in
@@ -77,7 +77,7 @@ class DatasetMapper:
             precomputed_proposal_topk: how many precomputed proposals are kept; None ignores them.
             recompute_boxes: whether boxes become the bounds of the augmented masks, tighter than the bounds
                 of augmented boxes.
-            use_rotated_boxes: whether boxes become ``RotatedBoxes``; upright ones get the angle 0.
+            use_rotated_boxes: whether boxes become `RotatedBoxes`; upright ones get the angle 0.
         """
         if recompute_boxes and not use_instance_mask:
             raise UserValueError("recompute_boxes needs use_instance_mask, since it measures the masks.")
@@ -171,7 +171,7 @@ class DatasetMapper:
         image_size: tuple[int, int],
         panoptic_ids: np.ndarray | None = None,
     ) -> None:
-        """Replace ``annotations`` by ``instances``."""
+        """Replace `annotations` by `instances`."""
         annotations = [anno for anno in dataset_dict.pop("annotations") if anno.get("iscrowd", 0) == 0]
         mask_format = self.instance_mask_format
         for anno in annotations:

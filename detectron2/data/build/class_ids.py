@@ -19,7 +19,7 @@ def check_class_ids(cfg: Any, dataset_dicts: list[dict[str, Any]]) -> None:
 
     Args:
         cfg: a config. A model that declares no `class_count_keys` is not checked.
-        dataset_dicts: with ``dataset_name``.
+        dataset_dicts: with `dataset_name`.
 
     Raises:
         ValueError: an id is too large; the message names data set, id and key.

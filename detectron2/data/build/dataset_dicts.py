@@ -29,7 +29,7 @@ def filter_images_with_only_crowd_annotations(dataset_dicts: list[Record]) -> li
     """Leave out images without annotations, or with crowds alone.
 
     Args:
-        dataset_dicts: with ``annotations``.
+        dataset_dicts: with `annotations`.
     """
     kept = [r for r in dataset_dicts if any(anno.get("iscrowd", 0) == 0 for anno in r["annotations"])]
     num_dropped = len(dataset_dicts) - len(kept)
@@ -48,7 +48,7 @@ def filter_images_with_few_keypoints(
     """Leave out images with too few visible keypoints.
 
     Args:
-        dataset_dicts: with ``annotations`` that have ``keypoints``.
+        dataset_dicts: with `annotations` that have `keypoints`.
         min_keypoints_per_image: how many are enough.
     """
 
@@ -73,13 +73,13 @@ def filter_images_with_few_keypoints(
 def load_proposals_into_dataset(dataset_dicts: list[Record], proposal_file: str) -> list[Record]:
     """Add precomputed proposals to dicts.
 
-    The file is a pickle of lists per image: ``ids`` (or ``indexes``), ``boxes`` (or ``bboxes``), (R, 4)
-    arrays, ``objectness_logits`` (or ``scores``), (R,) arrays, and optionally ``bbox_mode``, the number of a
-    ``BoxMode``.
+    The file is a pickle of lists per image: `ids` (or `indexes`), `boxes` (or `bboxes`), (R, 4)
+    arrays, `objectness_logits` (or `scores`), (R,) arrays, and optionally `bbox_mode`, the number of a
+    `BoxMode`.
 
     Args:
-        dataset_dicts: changed in place; each gets ``proposal_boxes``, ``proposal_bbox_mode`` and
-            ``proposal_objectness_logits``, best first.
+        dataset_dicts: changed in place; each gets `proposal_boxes`, `proposal_bbox_mode` and
+            `proposal_objectness_logits`, best first.
         proposal_file: path of the file; read without running anything that a pickle may ask for.
     """
     logger.info("Loading proposals from %s", proposal_file)
@@ -112,8 +112,8 @@ def print_instances_class_histogram(dataset_dicts: list[Record], class_names: Se
     """Log how many instances each class has, crowds left out.
 
     Args:
-        dataset_dicts: with ``annotations``.
-        class_names: name of each ``category_id``.
+        dataset_dicts: with `annotations`.
+        class_names: name of each `category_id`.
     """
     classes = [
         anno["category_id"] for r in dataset_dicts for anno in r["annotations"] if not anno.get("iscrowd", 0)
@@ -165,14 +165,14 @@ def get_detection_dataset_dicts(
 ) -> Any:
     """Load data sets and join them.
 
-    Every dict also gets ``dataset_name``, for errors that are found later.
+    Every dict also gets `dataset_name`, for errors that are found later.
 
     Args:
         names: one name or several.
         filter_empty: whether to leave out images without usable annotations.
         min_keypoints: leave out images with fewer visible keypoints.
         proposal_files: precomputed proposals, one file per data set.
-        check_consistency: whether the data sets must have the same ``thing_classes``, and annotations must
+        check_consistency: whether the data sets must have the same `thing_classes`, and annotations must
             fit them.
 
     Returns:

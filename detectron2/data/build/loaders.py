@@ -79,15 +79,15 @@ def build_batch_data_loader(
         sampler: yields indices; must be None for an iterable data set.
         total_batch_size: number of images per batch over all processes.
         aspect_ratio_grouping: whether the images of a batch are all wider than high or all not. Elements must
-            be dicts with ``width`` and ``height`` then.
+            be dicts with `width` and `height` then.
         num_workers: number of worker processes; 0 loads in this one.
         collate_fn: list of elements -> batch; by default the list itself.
         drop_last: whether a last incomplete batch is left out.
-        single_gpu_batch_size: number of images per process, instead of ``total_batch_size`` (which is 0
+        single_gpu_batch_size: number of images per process, instead of `total_batch_size` (which is 0
             then).
-        prefetch_factor, persistent_workers, pin_memory: as for ``torch.utils.data.DataLoader``.
+        prefetch_factor, persistent_workers, pin_memory: as for `torch.utils.data.DataLoader`.
         seed: of the workers' random numbers.
-        **kwargs: further arguments of ``DataLoader``.
+        **kwargs: further arguments of `DataLoader`.
 
     Returns:
         An iterable of batches.
@@ -126,7 +126,7 @@ def build_batch_data_loader(
 def _map_and_order(
     dataset: Any, mapper: Callable[[Any], Any] | None, sampler: Any, make_sampler: Callable[[int], Any]
 ) -> tuple[Any, Any]:
-    """The mapped data set, and ``sampler`` or the default one; None for a stream."""
+    """The mapped data set, and `sampler` or the default one; None for a stream."""
     wrapped = DatasetFromList(dataset, copy=False) if isinstance(dataset, list) else dataset
     mapped = wrapped if mapper is None else MapDataset(wrapped, mapper)
     if not isinstance(mapped, torchdata.IterableDataset):
@@ -198,17 +198,17 @@ def build_detection_train_loader(
 
     Args:
         dataset: list of dicts, or a torch data set.
-        mapper: dict -> what a model takes, such as ``DatasetMapper``; None if the data set yields that
+        mapper: dict -> what a model takes, such as `DatasetMapper`; None if the data set yields that
             already.
-        sampler: order; ``TrainingSampler`` by default. Must be None for an iterable data set.
+        sampler: order; `TrainingSampler` by default. Must be None for an iterable data set.
         total_batch_size: number of images per batch over all processes.
-        aspect_ratio_grouping: see ``build_batch_data_loader``.
+        aspect_ratio_grouping: see `build_batch_data_loader`.
         num_workers: number of worker processes; 0 loads in this one.
         collate_fn: list of elements -> batch; by default the list itself.
-        **kwargs: further arguments of ``build_batch_data_loader``.
+        **kwargs: further arguments of `build_batch_data_loader`.
 
     Returns:
-        An iterable of batches, each a list of what ``mapper`` returns.
+        An iterable of batches, each a list of what `mapper` returns.
     """
     mapped, order = _map_and_order(dataset, mapper, sampler, TrainingSampler)
     kwargs |= {"num_workers": num_workers, "aspect_ratio_grouping": aspect_ratio_grouping}
@@ -252,7 +252,7 @@ def build_detection_test_loader(
     Args:
         dataset: list of dicts, or a torch data set.
         mapper: dict -> what a model takes; None if the data set yields that already.
-        sampler: order; ``InferenceSampler`` by default. Must be None for an iterable data set.
+        sampler: order; `InferenceSampler` by default. Must be None for an iterable data set.
         batch_size: number of images per batch in each process.
         num_workers: number of worker processes; 0 loads in this one.
         collate_fn: list of elements -> batch; by default the list itself.

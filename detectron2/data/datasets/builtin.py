@@ -1,8 +1,8 @@
 """Registration of the built-in data sets; no file is read or looked for.
 
 Their folders lie below the one that the environment variable DETECTRON2_DATASETS names (./datasets without
-it) at the time a data set is loaded; ``datasets/README.md`` shows them. Data sets elsewhere are registered
-with the ``register_*`` functions of their formats.
+it) at the time a data set is loaded; `datasets/README.md` shows them. Data sets elsewhere are registered
+with the `register_*` functions of their formats.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def register_all_coco(root: Path | None = None) -> None:
     """Register the splits of COCO: instances, person keypoints, and panoptic in its three ways.
 
     Args:
-        root: folder that has ``coco/``; DETECTRON2_DATASETS, looked up at loading time, by default.
+        root: folder that has `coco/`; DETECTRON2_DATASETS, looked up at loading time, by default.
     """
     for kind, splits in _PREDEFINED_SPLITS_COCO.items():
         for name, (image_root, json_file) in splits.items():
@@ -111,7 +111,7 @@ def register_all_lvis(root: Path | None = None) -> None:
     """Register the splits of LVIS 1 and 0.5; each takes its class names from its own file.
 
     Args:
-        root: folder that has ``lvis/`` and ``coco/``; DETECTRON2_DATASETS, looked up at loading time, by
+        root: folder that has `lvis/` and `coco/`; DETECTRON2_DATASETS, looked up at loading time, by
             default.
     """
     for kind, splits in _PREDEFINED_SPLITS_LVIS.items():
@@ -131,7 +131,7 @@ def register_all_cityscapes(root: Path | None = None) -> None:
     """Register the splits of Cityscapes with fine annotations, as instances and as semantic labels.
 
     Args:
-        root: folder that has ``cityscapes/``; DETECTRON2_DATASETS, looked up at loading time, by default.
+        root: folder that has `cityscapes/`; DETECTRON2_DATASETS, looked up at loading time, by default.
     """
     metadata = get_builtin_metadata("cityscapes")
     for name, folders in _RAW_CITYSCAPES_SPLITS.items():
@@ -148,7 +148,7 @@ def register_all_pascal_voc(root: Path | None = None) -> None:
     """Register the detection splits of PASCAL VOC 2007 and 2012.
 
     Args:
-        root: folder that has ``VOC2007/`` and ``VOC2012/``; DETECTRON2_DATASETS, looked up at loading time,
+        root: folder that has `VOC2007/` and `VOC2012/`; DETECTRON2_DATASETS, looked up at loading time,
             by default.
     """
     for year, splits in {
@@ -163,7 +163,7 @@ def register_all_ade20k(root: Path | None = None) -> None:
     """Register the scene parsing benchmark of ADE20K, with label maps that ignore 255.
 
     Args:
-        root: folder that has ``ADEChallengeData2016/``; DETECTRON2_DATASETS, looked up at loading time, by
+        root: folder that has `ADEChallengeData2016/`; DETECTRON2_DATASETS, looked up at loading time, by
             default.
     """
     for split, folder in (("train", "training"), ("val", "validation")):
@@ -193,10 +193,10 @@ class _ShapesMetadata(LazyValue):
 
 
 def register_all_shapes(root: Path | None = None) -> None:
-    """Register the embedded data set, which ``datasets/prepare_shapes.py`` draws.
+    """Register the embedded data set, which `datasets/prepare_shapes.py` draws.
 
     Args:
-        root: folder that has ``shapes/``; DETECTRON2_DATASETS, looked up at loading time, by default.
+        root: folder that has `shapes/`; DETECTRON2_DATASETS, looked up at loading time, by default.
     """
     for split in ("train", "val"):
         register_panoptic(

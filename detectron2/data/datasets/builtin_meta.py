@@ -1,6 +1,6 @@
 """Names, ids and colours of the categories of COCO, Cityscapes and ADE20K, and the skeleton of COCO persons.
 
-A category is written as ``id name colour``, the colour as hexadecimal RGB; categories are separated by
+A category is written as `id name colour`, the colour as hexadecimal RGB; categories are separated by
 semicolons.
 """
 
@@ -152,7 +152,7 @@ def separated_panoptic_meta(categories: list[dict[str, Any]]) -> dict[str, Any]:
     Stuff label 0 is called "things" and stands for every thing; stuff classes follow from 1.
 
     Args:
-        categories: dicts with ``id``, ``name``, ``isthing``, and ``color`` or nothing for a grey.
+        categories: dicts with `id`, `name`, `isthing`, and `color` or nothing for a grey.
     """
     colored: list[dict[str, Any]] = [{"color": [128, 128, 128], **category} for category in categories]
     things, thing_colors, thing_ids = _number([c for c in colored if c["isthing"]])

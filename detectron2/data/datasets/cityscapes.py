@@ -1,7 +1,7 @@
 """Cityscapes: instances and semantic labels of street scenes.
 
-Images are ``<image_dir>/<city>/<id>_leftImg8bit.png``; what belongs to one lies in ``<gt_dir>/<city>/`` as
-``<id>_gtFine_polygons.json``, ``_instanceIds.png`` and ``_labelTrainIds.png``.
+Images are `<image_dir>/<city>/<id>_leftImg8bit.png`; what belongs to one lies in `<gt_dir>/<city>/` as
+`<id>_gtFine_polygons.json`, `_instanceIds.png` and `_labelTrainIds.png`.
 
 Shapes: H x W the image. In an id map (H, W), 0 is background; every other number is one instance.
 """
@@ -88,15 +88,15 @@ def load_cityscapes_instances(
     Of an object that others hide in part, only what is seen counts. Groups are crowds.
 
     Args:
-        image_dir: such as ``cityscapes/leftImg8bit/train``.
-        gt_dir: such as ``cityscapes/gtFine/train``.
+        image_dir: such as `cityscapes/leftImg8bit/train`.
+        gt_dir: such as `cityscapes/gtFine/train`.
         from_json: whether to draw the polygons of the JSON, from back to front; otherwise
-            ``_instanceIds.png`` is read, which is the same but for groups of one class in an image.
-        to_polygons: whether ``segmentation`` is polygons, without holes; otherwise RLE.
+            `_instanceIds.png` is read, which is the same but for groups of one class in an image.
+        to_polygons: whether `segmentation` is polygons, without holes; otherwise RLE.
 
     Returns:
-        A dict per image with ``file_name``, ``image_id`` (the file's name), ``height``, ``width`` and
-        ``annotations``: ``iscrowd``, ``category_id``, ``segmentation``, ``bbox`` (XYXY) and ``bbox_mode``.
+        A dict per image with `file_name`, `image_id` (the file's name), `height`, `width` and
+        `annotations`: `iscrowd`, `category_id`, `segmentation`, `bbox` (XYXY) and `bbox_mode`.
     """
     files = _list_files(image_dir, gt_dir)
     logger.info("Reading the instances of %d images of Cityscapes ...", len(files))
@@ -180,11 +180,11 @@ def load_cityscapes_semantic(image_dir: Path, gt_dir: Path) -> list[dict[str, An
     """List the images with their maps of training ids.
 
     Args:
-        image_dir: such as ``cityscapes/leftImg8bit/train``.
-        gt_dir: such as ``cityscapes/gtFine/train``.
+        image_dir: such as `cityscapes/leftImg8bit/train`.
+        gt_dir: such as `cityscapes/gtFine/train`.
 
     Returns:
-        Dicts with ``file_name``, ``sem_seg_file_name``, ``height`` and ``width``.
+        Dicts with `file_name`, `sem_seg_file_name`, `height` and `width`.
 
     Raises:
         FileNotFoundError: the maps have not been made.
@@ -210,7 +210,7 @@ def load_cityscapes_semantic(image_dir: Path, gt_dir: Path) -> list[dict[str, An
 
 
 def main() -> None:
-    """Check a copy of the data: ``python -m detectron2.data.datasets.cityscapes IMAGE_DIR GT_DIR``."""
+    """Check a copy of the data: `python -m detectron2.data.datasets.cityscapes IMAGE_DIR GT_DIR`."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     parser = argparse.ArgumentParser(description="Read Cityscapes and count what is there.")
     parser.add_argument("image_dir")

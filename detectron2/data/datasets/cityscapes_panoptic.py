@@ -1,4 +1,4 @@
-"""Cityscapes in COCO's panoptic format, as ``csCreatePanopticImgs`` of cityscapesscripts writes it."""
+"""Cityscapes in COCO's panoptic format, as `csCreatePanopticImgs` of cityscapesscripts writes it."""
 
 from __future__ import annotations
 
@@ -61,14 +61,14 @@ def load_cityscapes_panoptic(
     """Read a panoptic split.
 
     Args:
-        image_dir: such as ``cityscapes/leftImg8bit/train``.
-        gt_dir: such as ``cityscapes/gtFine/cityscapes_panoptic_train``.
+        image_dir: such as `cityscapes/leftImg8bit/train`.
+        gt_dir: such as `cityscapes/gtFine/cityscapes_panoptic_train`.
         gt_json: the panoptic JSON.
-        meta: with ``thing_dataset_id_to_contiguous_id`` and ``stuff_dataset_id_to_contiguous_id``.
+        meta: with `thing_dataset_id_to_contiguous_id` and `stuff_dataset_id_to_contiguous_id`.
 
     Returns:
-        Dicts with ``file_name``, ``image_id``, ``sem_seg_file_name``, ``pan_seg_file_name`` and
-        ``segments_info``, whose categories are contiguous.
+        Dicts with `file_name`, `image_id`, `sem_seg_file_name`, `pan_seg_file_name` and
+        `segments_info`, whose categories are contiguous.
     """
     things, stuff = (meta[f"{kind}_dataset_id_to_contiguous_id"] for kind in ("thing", "stuff"))
     number_of = {**stuff, **things}
@@ -106,7 +106,7 @@ def register_all_cityscapes_panoptic(root: Path | None = None) -> None:
     """Register the panoptic splits; things and stuff share the numbering of the training ids.
 
     Args:
-        root: folder that has ``cityscapes/``; DETECTRON2_DATASETS, looked up at loading time, by default.
+        root: folder that has `cityscapes/`; DETECTRON2_DATASETS, looked up at loading time, by default.
     """
     names = [category["name"] for category in CITYSCAPES_CATEGORIES]
     colors = [category["color"] for category in CITYSCAPES_CATEGORIES]

@@ -2,10 +2,10 @@
 
 Three ways to use one are registered here:
 
-- *standard*: dicts with ``pan_seg_file_name`` and ``segments_info``; things and stuff share one numbering.
-- *separated*: what Panoptic FPN trains on. ``annotations`` for things and a stuff map, whose label 0 is
+- *standard*: dicts with `pan_seg_file_name` and `segments_info`; things and stuff share one numbering.
+- *separated*: what Panoptic FPN trains on. `annotations` for things and a stuff map, whose label 0 is
   "things" and 255 unlabelled. Where stuff maps were not written ahead of time, dicts hold "
-  "``pan_seg_file_name`` and ``sem_seg_labels``
+  "`pan_seg_file_name` and `sem_seg_labels`
   (segment id -> label), from which the mapper draws them.
 - *stuffonly*: the stuff maps alone.
 """
@@ -49,8 +49,8 @@ def iterate_panoptic_images(
         dataset_name: for errors.
 
     Returns:
-        Pairs of a dict (``file_name``, ``image_id``, ``height`` and ``width`` if known,
-        ``pan_seg_file_name``) and the segments of the image as in the file.
+        Pairs of a dict (`file_name`, `image_id`, `height` and `width` if known,
+        `pan_seg_file_name`) and the segments of the image as in the file.
     """
     content = read_json(json_file, dataset_name)
     if not isinstance(content, dict) or "annotations" not in content:
@@ -96,11 +96,11 @@ def load_coco_panoptic_json(
     Args:
         json_file: the panoptic JSON.
         image_dir, gt_dir: folders of the images and of the PNGs.
-        meta: with ``thing_dataset_id_to_contiguous_id`` and ``stuff_dataset_id_to_contiguous_id``.
+        meta: with `thing_dataset_id_to_contiguous_id` and `stuff_dataset_id_to_contiguous_id`.
 
     Returns:
-        Dicts with ``file_name``, ``image_id``, ``pan_seg_file_name`` and ``segments_info``, whose
-        ``category_id`` is contiguous and whose ``isthing`` tells which of the two numberings it belongs to.
+        Dicts with `file_name`, `image_id`, `pan_seg_file_name` and `segments_info`, whose
+        `category_id` is contiguous and whose `isthing` tells which of the two numberings it belongs to.
     """
     things, stuff = meta["thing_dataset_id_to_contiguous_id"], meta["stuff_dataset_id_to_contiguous_id"]
 
@@ -131,7 +131,7 @@ def register_coco_panoptic(
 
     Args:
         name: how configs call it.
-        metadata: at least ``thing_dataset_id_to_contiguous_id`` and ``stuff_dataset_id_to_contiguous_id``.
+        metadata: at least `thing_dataset_id_to_contiguous_id` and `stuff_dataset_id_to_contiguous_id`.
         image_root: folder of the images.
         panoptic_root: folder of the panoptic PNGs.
         panoptic_json: the panoptic JSON.
@@ -168,12 +168,12 @@ def register_coco_panoptic_separated(
     sem_seg_root: Path,
     instances_json: Path,
 ) -> None:
-    """Register a data set twice: as ``NAME_separated`` and as ``NAME_stuffonly`` (see the top of this
+    """Register a data set twice: as `NAME_separated` and as `NAME_stuffonly` (see the top of this
     module).
 
     Args:
         name: how configs call it, without the suffix.
-        metadata: as ``builtin_meta.separated_panoptic_meta`` makes it.
+        metadata: as `builtin_meta.separated_panoptic_meta` makes it.
         image_root: folder of the images.
         panoptic_root: folder of the panoptic PNGs.
         panoptic_json: the panoptic JSON.
@@ -215,7 +215,7 @@ def _load_stuff(
     metadata: dict[str, Any],
     name: str,
 ) -> list[Record]:
-    """Dicts with ``sem_seg_file_name``, or, for images whose stuff map is not there, what it can be derived
+    """Dicts with `sem_seg_file_name`, or, for images whose stuff map is not there, what it can be derived
     from."""
     root = os.fspath(sem_seg_root)
     existing = set(PathManager.ls(root)) if PathManager.isdir(root) else set()
@@ -259,14 +259,14 @@ def merge_to_panoptic(detection_dicts: list[Record], sem_seg_dicts: list[Record]
     """Join what two loaders say about the same images.
 
     Args:
-        detection_dicts: dicts with ``annotations``.
+        detection_dicts: dicts with `annotations`.
         sem_seg_dicts: dicts with label maps, for at least the same images.
 
     Returns:
-        For each of ``detection_dicts`` one dict with the entries of both.
+        For each of `detection_dicts` one dict with the entries of both.
 
     Raises:
-        ValueError: an image has no counterpart in ``sem_seg_dicts``.
+        ValueError: an image has no counterpart in `sem_seg_dicts`.
     """
     stuff_of = {record["file_name"]: record for record in sem_seg_dicts}
     missing = [record["file_name"] for record in detection_dicts if record["file_name"] not in stuff_of]

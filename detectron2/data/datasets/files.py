@@ -37,7 +37,7 @@ class DataPath(LazyValue, os.PathLike[str]):
 
 
 def path_below(root: Path | None, relative: str) -> Path:
-    """``relative`` below ``root``; below DETECTRON2_DATASETS, looked up when used, where ``root`` is None."""
+    """`relative` below `root`; below DETECTRON2_DATASETS, looked up when used, where `root` is None."""
     if "://" in relative:
         return relative
     return DataPath(relative) if root is None else os.path.join(root, relative)

@@ -33,7 +33,7 @@ def register_lvis_instances(name: str, metadata: dict[str, Any], json_file: Path
 
     Args:
         name: how configs call it.
-        metadata: further metadata; may be empty. ``thing_classes`` and ``class_image_count`` come from the
+        metadata: further metadata; may be empty. `thing_classes` and `class_image_count` come from the
             file where they are not given.
         json_file: its annotations.
         image_root: folder that has the folders of images, "train2017" and so on.
@@ -55,14 +55,14 @@ def load_lvis_json(
 
     Args:
         json_file: path to the annotations.
-        image_root: see ``register_lvis_instances``.
-        dataset_name: data set whose metadata may have ``thing_dataset_id_to_contiguous_id``. Where it has
-            none, ``category_id`` is the file's less 1.
+        image_root: see `register_lvis_instances`.
+        dataset_name: data set whose metadata may have `thing_dataset_id_to_contiguous_id`. Where it has
+            none, `category_id` is the file's less 1.
         extra_annotation_keys: further keys of the annotations to keep.
 
     Returns:
-        A dict per image, ordered by image id, as from ``load_coco_json``, with ``neg_category_ids`` (known to
-        be absent) and ``not_exhaustive_category_ids`` (perhaps not all labelled), ids of the file.
+        A dict per image, ordered by image id, as from `load_coco_json`, with `neg_category_ids` (known to
+        be absent) and `not_exhaustive_category_ids` (perhaps not all labelled), ids of the file.
     """
     path = os.fspath(json_file)
     content = read_json(path, dataset_name)
@@ -98,7 +98,7 @@ def load_lvis_json(
 
 
 def _image_file(image_root: str, image: dict[str, Any]) -> str:
-    """The splits of LVIS mix those of COCO; the end of ``coco_url`` is the folder and name of an image."""
+    """The splits of LVIS mix those of COCO; the end of `coco_url` is the folder and name of an image."""
     if "coco_url" not in image:
         return os.path.join(image_root, image["file_name"])
     return os.path.join(image_root, *image["coco_url"].split("/")[-2:])
@@ -118,7 +118,7 @@ def get_lvis_instances_meta(dataset_name: str) -> dict[str, Any]:
     """Metadata that all splits of a version share.
 
     Class names and image counts are those of the training file below DETECTRON2_DATASETS. They are read when
-    they are asked for after ``Metadata.set``; until then the values are ``LazyValue``.
+    they are asked for after `Metadata.set`; until then the values are `LazyValue`.
 
     Args:
         dataset_name: begins with "lvis_v1" or "lvis_v0.5"; with "cocofied" in it, COCO's 80 classes are used.
@@ -183,7 +183,7 @@ def _count_images(content: dict[str, Any]) -> dict[int, int]:
 
 
 def main() -> None:
-    """Check a data set: ``python -m detectron2.data.datasets.lvis JSON IMAGE_FOLDER [NAME]``."""
+    """Check a data set: `python -m detectron2.data.datasets.lvis JSON IMAGE_FOLDER [NAME]`."""
     check_from_command_line("lvis", register_lvis_instances)
 
 

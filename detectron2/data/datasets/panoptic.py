@@ -41,9 +41,9 @@ def register_panoptic(
     """Register a data set in COCO's panoptic format, ready for Panoptic FPN and its evaluation.
 
     Nothing else is needed: instances and stuff maps are derived from the PNGs while loading, class names,
-    colours and contiguous ids from the ``categories`` of the JSON (each with ``id``, ``name``, ``isthing``
-    and optionally ``color``), when they are first asked for. Set ``MODEL.ROI_HEADS.NUM_CLASSES`` to the
-    number of things and ``MODEL.SEM_SEG_HEAD.NUM_CLASSES`` to the number of stuff classes plus one (label 0,
+    colours and contiguous ids from the `categories` of the JSON (each with `id`, `name`, `isthing`
+    and optionally `color`), when they are first asked for. Set `MODEL.ROI_HEADS.NUM_CLASSES` to the
+    number of things and `MODEL.SEM_SEG_HEAD.NUM_CLASSES` to the number of stuff classes plus one (label 0,
     "things").
 
     Args:
@@ -86,7 +86,7 @@ class _FromCategories(LazyValue):
 
 @lru_cache(maxsize=16)
 def _derive_metadata(panoptic_json: str, changed: int) -> dict[str, Any]:
-    """Metadata from the categories; ``changed`` is the file's time stamp and keeps the cache honest."""
+    """Metadata from the categories; `changed` is the file's time stamp and keeps the cache honest."""
     categories = read_json(panoptic_json).get("categories", [])
     for category in categories:
         lacking = {"id", "name", "isthing"} - category.keys()
@@ -106,8 +106,8 @@ def _derive_metadata(panoptic_json: str, changed: int) -> dict[str, Any]:
 def _load_panoptic(
     name: str, image_root: Path, panoptic_root: Path, panoptic_json: Path
 ) -> list[dict[str, Any]]:
-    """Dicts with ``annotations`` of things, whose masks are the segments ``segment_id`` of
-    ``pan_seg_file_name``."""
+    """Dicts with `annotations` of things, whose masks are the segments `segment_id` of
+    `pan_seg_file_name`."""
     metadata = MetadataCatalog.get(name)
     things, stuff = metadata.thing_dataset_id_to_contiguous_id, metadata.stuff_dataset_id_to_contiguous_id
     records = []
@@ -144,7 +144,7 @@ def _load_panoptic(
 
 
 def _with_boxes(png_file: str, segments: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Segments with ``bbox`` and ``area`` measured in the PNG; one that has no pixel there gets an empty
+    """Segments with `bbox` and `area` measured in the PNG; one that has no pixel there gets an empty
     box."""
     ids = read_panoptic_ids(png_file)
     measured = []

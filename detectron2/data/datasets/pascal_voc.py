@@ -1,6 +1,6 @@
 """PASCAL VOC detection: boxes in one XML file per image.
 
-A folder such as ``VOC2007`` has ``JPEGImages/``, ``Annotations/`` and ``ImageSets/Main/<split>.txt`` with one
+A folder such as `VOC2007` has `JPEGImages/`, `Annotations/` and `ImageSets/Main/<split>.txt` with one
 image id per line.
 """
 
@@ -37,12 +37,12 @@ def load_voc_instances(dirname: Path, split: str, class_names: Sequence[str]) ->
 
     Args:
         dirname: a folder as at the top of this module.
-        split: a list in ``ImageSets/Main``, such as "trainval".
+        split: a list in `ImageSets/Main`, such as "trainval".
         class_names: names of the classes 0, 1 ...; an object of another class is an error.
 
     Returns:
-        A dict per image with ``file_name``, ``image_id`` (text), ``height``, ``width`` and ``annotations``:
-        ``category_id``, ``bbox`` (XYXY, from the image's corner) and ``bbox_mode``.
+        A dict per image with `file_name`, `image_id` (text), `height`, `width` and `annotations`:
+        `category_id`, `bbox` (XYXY, from the image's corner) and `bbox_mode`.
     """
     root = os.fspath(dirname)
     number_of = {name: number for number, name in enumerate(class_names)}
@@ -104,7 +104,7 @@ def register_pascal_voc(
     Args:
         name: how configs call it.
         dirname: its folder.
-        split: a list in ``ImageSets/Main``.
+        split: a list in `ImageSets/Main`.
         year: 2007 scores with that year's 11-point average precision; any other with the area.
         class_names: names of the classes.
     """

@@ -1,7 +1,7 @@
 """The annotations of a data set dict, moved along with their image by transforms.
 
-An annotation is a dict with ``bbox`` and ``bbox_mode``, ``category_id``, ``iscrowd``, and optionally
-``segmentation`` (polygons as lists of x, y, ..., an RLE dict, or an (H, W) array) and ``keypoints`` (x, y,
+An annotation is a dict with `bbox` and `bbox_mode`, `category_id`, `iscrowd`, and optionally
+`segmentation` (polygons as lists of x, y, ..., an RLE dict, or an (H, W) array) and `keypoints` (x, y,
 visibility, ...). Coordinates are pixels of the image; image sizes are (height, width).
 """
 
@@ -41,10 +41,10 @@ def transform_proposals(
     proposal_topk: int,
     min_box_size: float = 0,
 ) -> None:
-    """Replace the precomputed proposals of a dict by ``proposals``, transformed ``Instances`` for the model.
+    """Replace the precomputed proposals of a dict by `proposals`, transformed `Instances` for the model.
 
     Args:
-        dataset_dict: changed in place. Without ``proposal_boxes`` nothing happens.
+        dataset_dict: changed in place. Without `proposal_boxes` nothing happens.
         image_shape: size of the transformed image.
         transforms: what was applied to the image.
         proposal_topk: how many proposals are kept, best first.
@@ -165,7 +165,7 @@ def transform_keypoint_annotations(
         transforms: what was applied to the image.
         image_size: size of the transformed image.
         keypoint_hflip_indices: for each keypoint the one whose place it takes in a mirrored image, from
-            ``create_keypoint_hflip_indices``; needed when a flip occurs.
+            `create_keypoint_hflip_indices`; needed when a flip occurs.
 
     Returns:
         (K, 3).

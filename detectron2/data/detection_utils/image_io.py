@@ -109,7 +109,7 @@ def read_image(file_name: str, format: str | None = None) -> np.ndarray:
     """Read an image file, upright according to its EXIF tag.
 
     Args:
-        file_name: path, or anything that ``PathManager`` opens.
+        file_name: path, or anything that `PathManager` opens.
         format: see the top of this module; None keeps the mode of the file.
 
     Returns:

@@ -51,7 +51,7 @@ def create_keypoint_hflip_indices(dataset_names: str | Sequence[str]) -> list[in
     """Which keypoint takes the place of each when an image is mirrored.
 
     Args:
-        dataset_names: data sets whose metadata has ``keypoint_names`` and ``keypoint_flip_map`` (pairs of
+        dataset_names: data sets whose metadata has `keypoint_names` and `keypoint_flip_map` (pairs of
             names).
 
     Returns:
@@ -72,7 +72,7 @@ def get_fed_loss_cls_weights(
     """Weight of each class when the federated loss draws negative classes.
 
     Args:
-        dataset_names: data sets whose metadata has ``class_image_count``, a list of {"id", "image_count"}
+        dataset_names: data sets whose metadata has `class_image_count`, a list of {"id", "image_count"}
             with ids that start at 1.
         freq_weight_power: power of the image count.
 

@@ -33,7 +33,7 @@ def draw_labels(
 
     Args:
         ids: (H, W) segment ids.
-        labels: segment id -> label in [0, 255]. Id 0 gets ``ignore_label``.
+        labels: segment id -> label in [0, 255]. Id 0 gets `ignore_label`.
         file_name: the PNG, for the error.
         ignore_label: label of what is unlabelled.
 
@@ -41,7 +41,7 @@ def draw_labels(
         (H, W) uint8.
 
     Raises:
-        ValueError: a pixel has an id that ``labels`` lacks.
+        ValueError: a pixel has an id that `labels` lacks.
     """
     flat = ids.reshape(-1)
     if flat.size == 0:

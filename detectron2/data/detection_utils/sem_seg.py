@@ -19,7 +19,7 @@ def read_sem_seg(dataset_dict: dict[str, Any], panoptic_ids: np.ndarray | None =
     """Read the label map of an image.
 
     Args:
-        dataset_dict: with ``sem_seg_file_name``, or with ``pan_seg_file_name`` and ``sem_seg_labels``
+        dataset_dict: with `sem_seg_file_name`, or with `pan_seg_file_name` and `sem_seg_labels`
             (segment id -> label).
         panoptic_ids: what the panoptic PNG holds, where it has been read already.
 

@@ -1,4 +1,4 @@
-"""From the annotations of an image to the ``Instances`` that models are trained with.
+"""From the annotations of an image to the `Instances` that models are trained with.
 
 Shapes: R instances, K keypoints each, H x W the image after the transforms. Boxes are XYXY in its pixels.
 """
@@ -30,10 +30,10 @@ def annotations_to_instances(
     Args:
         annos: transformed annotations.
         image_size: size of the transformed image.
-        mask_format: "polygon" or "bitmask", the type of ``gt_masks``.
+        mask_format: "polygon" or "bitmask", the type of `gt_masks`.
 
     Returns:
-        ``Instances`` with ``gt_boxes`` (R, 4), ``gt_classes`` (R,), and ``gt_masks`` and ``gt_keypoints``
+        `Instances` with `gt_boxes` (R, 4), `gt_classes` (R,), and `gt_masks` and `gt_keypoints`
         where the annotations have them.
     """
     boxes = [BoxMode.convert(anno["bbox"], anno["bbox_mode"], BoxMode.XYXY_ABS) for anno in annos]
@@ -88,7 +88,7 @@ def annotations_to_instances_rotated(annos: Sequence[Annotation], image_size: tu
         image_size: size of the transformed image.
 
     Returns:
-        ``Instances`` with ``gt_boxes`` (``RotatedBoxes``) and ``gt_classes``.
+        `Instances` with `gt_boxes` (`RotatedBoxes`) and `gt_classes`.
     """
     target = Instances(image_size)
     boxes = np.asarray([anno["bbox"] for anno in annos], dtype=np.float32).reshape(-1, 5)
@@ -108,14 +108,14 @@ def filter_empty_instances(
     """Drop instances without area.
 
     Args:
-        instances: with ``gt_boxes``.
-        by_box: drop boxes that have a side of at most ``box_threshold``.
+        instances: with `gt_boxes`.
+        by_box: drop boxes that have a side of at most `box_threshold`.
         by_mask: drop empty masks, where there are masks.
         box_threshold: in pixels.
         return_mask: also return which instances were kept.
 
     Returns:
-        The kept instances; with ``return_mask`` a pair of these and an (R,) bool tensor.
+        The kept instances; with `return_mask` a pair of these and an (R,) bool tensor.
     """
     if not (by_box or by_mask):
         raise UserValueError("filter_empty_instances needs by_box or by_mask.")

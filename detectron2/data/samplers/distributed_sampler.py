@@ -2,7 +2,7 @@
 
 A training sampler is a function of its arguments alone: all workers draw the same stream of indices, and
 worker r of w takes the elements r, r + w, r + 2w, ... To continue a stream where an earlier run stopped, set
-``start`` to the number of elements that this worker has consumed before iterating.
+`start` to the number of elements that this worker has consumed before iterating.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class TrainingSampler(_EndlessSampler):
 
 
 class RandomSubsetTrainingSampler(TrainingSampler):
-    """Like ``TrainingSampler``, on a random subset that stays the same."""
+    """Like `TrainingSampler`, on a random subset that stays the same."""
 
     def __init__(
         self,
@@ -150,7 +150,7 @@ class RepeatFactorTrainingSampler(_EndlessSampler):
         """Factor of each image: that of its rarest category.
 
         Args:
-            dataset_dicts: with ``annotations``.
+            dataset_dicts: with `annotations`.
             repeat_thresh: categories that occur in a smaller share of the images are repeated.
             sqrt: whether the factor of a category of frequency f is sqrt(thresh / f), or thresh / f.
 
@@ -201,7 +201,7 @@ class InferenceSampler(Sampler[int]):
 
     @staticmethod
     def _get_local_indices(total_size: int, world_size: int, rank: int) -> range:
-        """Stretch of worker ``rank``; the first ``total_size % world_size`` workers get one element more."""
+        """Stretch of worker `rank`; the first `total_size % world_size` workers get one element more."""
         size, num_longer = divmod(total_size, world_size)
         begin = rank * size + min(rank, num_longer)
         return range(begin, begin + size + (rank < num_longer))

@@ -1,4 +1,4 @@
-"""Image transforms, imported as ``from detectron2.data import transforms as T``."""
+"""Image transforms, imported as `from detectron2.data import transforms as T`."""
 
 from fvcore.transforms.transform import BlendTransform as BlendTransform
 from fvcore.transforms.transform import GridSampleTransform as GridSampleTransform

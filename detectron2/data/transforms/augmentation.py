@@ -1,5 +1,5 @@
 """Augmentations: policies that look at an image (and its annotations) and choose a deterministic
-``Transform``.
+`Transform`.
 
 Random numbers come from NumPy's global generator, so seeding it seeds the augmentations.
 """
@@ -50,8 +50,8 @@ def _check_input_type(image: np.ndarray) -> None:
 class Augmentation:
     """Base class: choose a transform from the attributes of an input, then apply it.
 
-    A subclass defines ``get_transform``; the names of its arguments say which attributes of the input it
-    looks at, ``def get_transform(self, image, boxes)`` for example. ``input_args`` overrides these names.
+    A subclass defines `get_transform`; the names of its arguments say which attributes of the input it
+    looks at, `def get_transform(self, image, boxes)` for example. `input_args` overrides these names.
     """
 
     input_args: tuple[str, ...] | None = None
@@ -61,7 +61,7 @@ class Augmentation:
         def __getattr__(self, name: str) -> Any: ...
 
     def _init(self, params: dict[str, Any] | None = None) -> None:
-        """Store constructor arguments (``locals()``) as attributes."""
+        """Store constructor arguments (`locals()`) as attributes."""
         for name, value in (params or {}).items():
             if name != "self" and not name.startswith("_"):
                 setattr(self, name, value)
@@ -71,11 +71,11 @@ class Augmentation:
         raise UserNotImplementedError(f"{type(self).__name__} does not define get_transform.")
 
     def __call__(self, aug_input: Any) -> Transform:
-        """Choose a transform and change ``aug_input`` by it in place.
+        """Choose a transform and change `aug_input` by it in place.
 
         Args:
-            aug_input: an object with the needed attributes and a method ``transform(tfm)``, such as
-                ``AugInput``.
+            aug_input: an object with the needed attributes and a method `transform(tfm)`, such as
+                `AugInput`.
 
         Returns:
             The transform, to be applied to whatever is not part of the input.
@@ -117,7 +117,7 @@ def _argument_names(aug: Augmentation) -> tuple[str, ...]:
 
 
 def _collect_arguments(aug: Augmentation, aug_input: Any) -> list[Any]:
-    """Look the arguments of ``aug.get_transform`` up in ``aug_input``."""
+    """Look the arguments of `aug.get_transform` up in `aug_input`."""
     if aug.input_args is None:
         aug.input_args = _argument_names(aug)
     for name in aug.input_args:
@@ -130,7 +130,7 @@ def _collect_arguments(aug: Augmentation, aug_input: Any) -> list[Any]:
 
 
 class _FixedAugmentation(Augmentation):
-    """Presents a ``Transform`` as an ``Augmentation``."""
+    """Presents a `Transform` as an `Augmentation`."""
 
     input_args = ()
 
@@ -164,7 +164,7 @@ class AugmentationList(Augmentation):
         self.augs = [transform_to_aug(aug) for aug in augs]
 
     def __call__(self, aug_input: Any) -> TransformList:
-        """Apply all to ``aug_input`` in place and return the transforms that were chosen."""
+        """Apply all to `aug_input` in place and return the transforms that were chosen."""
         return TransformList([aug(aug_input) for aug in self.augs])
 
     def __repr__(self) -> str:
@@ -197,7 +197,7 @@ class AugInput:
         self.sem_seg = None if self.sem_seg is None else tfm.apply_segmentation(self.sem_seg)
 
     def apply_augmentations(self, augmentations: list[Augmentation | Transform]) -> TransformList:
-        """Same as ``AugmentationList(augmentations)(self)``."""
+        """Same as `AugmentationList(augmentations)(self)`."""
         return AugmentationList(augmentations)(self)
 
 
@@ -208,7 +208,7 @@ def apply_augmentations(
 
     Args:
         augmentations: augmentations or transforms, in order.
-        inputs: an ``AugInput``, changed in place, or an image array.
+        inputs: an `AugInput`, changed in place, or an image array.
 
     Returns:
         The transformed input (an array when an array came in) and the transforms that were chosen.

@@ -19,7 +19,7 @@ def build_augmentation(cfg: Any, is_train: bool) -> list[Augmentation]:
     """The default augmentations: resize by the shorter side, and in training flip.
 
     Args:
-        cfg: a config; ``INPUT.MIN_SIZE_*``, ``INPUT.MAX_SIZE_*`` and ``INPUT.RANDOM_FLIP`` are read.
+        cfg: a config; `INPUT.MIN_SIZE_*`, `INPUT.MAX_SIZE_*` and `INPUT.RANDOM_FLIP` are read.
         is_train: for training or for testing.
     """
     options = cfg.INPUT
@@ -48,7 +48,7 @@ def gen_crop_transform_with_instance(
     Args:
         crop_size: (height, width) of the window.
         image_size: (height, width) of the image.
-        instance: an annotation with ``bbox`` and ``bbox_mode``.
+        instance: an annotation with `bbox` and `bbox_mode`.
     """
     crop = np.asarray(crop_size, dtype=np.int32)
     size = np.asarray(image_size, dtype=np.int32)

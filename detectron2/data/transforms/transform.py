@@ -1,6 +1,6 @@
 """Deterministic geometric and colour transforms of one image and of everything annotated on it.
 
-``Transform`` and the simple transforms are fvcore's own classes, so that ``isinstance`` and ``register_type``
+`Transform` and the simple transforms are fvcore's own classes, so that `isinstance` and `register_type`
 of user code agree with ours. Images are (H, W) or (H, W, C) arrays; coordinates are (N, 2) arrays of (x, y)
 in pixels, where the top-left corner of the image is (0, 0).
 """
@@ -39,7 +39,7 @@ def _to_pil(img: np.ndarray) -> Image.Image:
 
 
 def _from_pil(image: Image.Image, like: np.ndarray) -> np.ndarray:
-    """Inverse of `_to_pil`: an array with as many dimensions as ``like``."""
+    """Inverse of `_to_pil`: an array with as many dimensions as `like`."""
     result = np.asarray(image)
     return result[:, :, None] if result.ndim < like.ndim else result
 
@@ -61,7 +61,7 @@ class CropTransform(_FvcoreCropTransform):  # type: ignore[misc]  # fvcore has n
 
 
 class ExtentTransform(Transform):  # type: ignore[misc]  # fvcore has no types
-    """Cut ``src_rect`` out of the image and scale it to ``output_size``; the rectangle may reach outside."""
+    """Cut `src_rect` out of the image and scale it to `output_size`; the rectangle may reach outside."""
 
     def __init__(
         self,
@@ -106,7 +106,7 @@ class ExtentTransform(Transform):  # type: ignore[misc]  # fvcore has no types
         return (coords.astype(np.float32) - np.array([x0, y0], dtype=np.float32)) * scale
 
     def apply_segmentation(self, segmentation: np.ndarray) -> np.ndarray:
-        """Like ``apply_image``, by nearest neighbour."""
+        """Like `apply_image`, by nearest neighbour."""
         return self._sample(segmentation, Image.Resampling.NEAREST, self.fill)
 
 
@@ -147,7 +147,7 @@ class ResizeTransform(Transform):  # type: ignore[misc]  # fvcore has no types
         return moved
 
     def apply_segmentation(self, segmentation: np.ndarray) -> np.ndarray:
-        """Like ``apply_image``, by nearest neighbour."""
+        """Like `apply_image`, by nearest neighbour."""
         return self.apply_image(segmentation, interp=Image.Resampling.NEAREST)
 
     def inverse(self) -> Transform:
@@ -156,7 +156,7 @@ class ResizeTransform(Transform):  # type: ignore[misc]  # fvcore has no types
 
 
 def _resize_by_torch(img: np.ndarray, size: tuple[int, int], interp: int) -> np.ndarray:
-    """(H, W), (H, W, C) or (N, H, W, C) of any dtype -> the same with H, W replaced by ``size``."""
+    """(H, W), (H, W, C) or (N, H, W, C) of any dtype -> the same with H, W replaced by `size`."""
     modes = {
         Image.Resampling.NEAREST: "nearest",
         Image.Resampling.BILINEAR: "bilinear",
@@ -196,7 +196,7 @@ class RotationTransform(Transform):  # type: ignore[misc]  # fvcore has no types
             angle: in degrees.
             expand: let the canvas grow to hold the whole rotated image. Without it the size stays.
             center: (x, y) in pixels that stays in place; the middle of the image by default. It has no effect
-                when ``expand`` is set.
+                when `expand` is set.
             interp: one of OpenCV's interpolation modes; linear by default.
         """
         super().__init__()
@@ -236,11 +236,11 @@ class RotationTransform(Transform):  # type: ignore[misc]  # fvcore has no types
         return moved
 
     def apply_segmentation(self, segmentation: np.ndarray) -> np.ndarray:
-        """Like ``apply_image``, by nearest neighbour."""
+        """Like `apply_image`, by nearest neighbour."""
         return self.apply_image(segmentation, interp=0)  # cv2.INTER_NEAREST
 
     def create_rotation_matrix(self, offset: float = 0) -> np.ndarray:
-        """(2, 3) affine matrix, for coordinates that are shifted by ``offset`` pixels against ours."""
+        """(2, 3) affine matrix, for coordinates that are shifted by `offset` pixels against ours."""
         cos, sin = math.cos(math.radians(self.angle)), math.sin(math.radians(self.angle))
         rotation = np.array([[cos, sin], [-sin, cos]])
         fixed_point = np.asarray(self.center, dtype=float) + offset
@@ -275,7 +275,7 @@ class ColorTransform(Transform):  # type: ignore[misc]  # fvcore has no types
         self._set_attributes(locals())
 
     def apply_image(self, img: np.ndarray) -> np.ndarray:
-        """Call ``op``."""
+        """Call `op`."""
         changed: np.ndarray = self.op(img)
         return changed
 
@@ -296,7 +296,7 @@ class PILColorTransform(ColorTransform):
     """Any function of a PIL image that leaves geometry alone."""
 
     def apply_image(self, img: np.ndarray) -> np.ndarray:
-        """Call ``op`` on the image in PIL's form."""
+        """Call `op` on the image in PIL's form."""
         return np.asarray(super().apply_image(Image.fromarray(img)))  # type: ignore[arg-type]
 
 
@@ -312,7 +312,7 @@ def Resize_rotated_box(transform: ResizeTransform, rotated_boxes: np.ndarray) ->
     """Scale (N, 5) boxes of (x centre, y centre, width, height, angle in degrees), in place.
 
     With unequal scales a rectangle becomes a parallelogram; the result keeps the lengths and the direction of
-    its sides' images, as ``RotatedBoxes.scale`` does.
+    its sides' images, as `RotatedBoxes.scale` does.
     """
     scale_x, scale_y = transform.new_w / transform.w, transform.new_h / transform.h
     rotated_boxes[:, 0] *= scale_x

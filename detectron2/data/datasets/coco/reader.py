@@ -1,8 +1,8 @@
 """Data sets in COCO's instance format, and plain folders of semantic label maps.
 
-A loader returns one dict per image: ``file_name``, ``height``, ``width``, ``image_id`` and ``annotations``,
-each with ``bbox`` (XYWH, or XYWHA where a box has five numbers), ``bbox_mode``, ``category_id`` (contiguous),
-``iscrowd``, and ``segmentation`` and ``keypoints`` where the file has them.
+A loader returns one dict per image: `file_name`, `height`, `width`, `image_id` and `annotations`,
+each with `bbox` (XYWH, or XYWHA where a box has five numbers), `bbox_mode`, `category_id` (contiguous),
+`iscrowd`, and `segmentation` and `keypoints` where the file has them.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ def load_coco_json(
     Args:
         json_file: path to the annotations.
         image_root: folder of the images.
-        dataset_name: data set whose metadata gets ``thing_classes`` and
-            ``thing_dataset_id_to_contiguous_id``. Without it ``category_id`` stays as in the file.
+        dataset_name: data set whose metadata gets `thing_classes` and
+            `thing_dataset_id_to_contiguous_id`. Without it `category_id` stays as in the file.
         extra_annotation_keys: further keys of the annotations to keep, such as "score".
 
     Returns:
@@ -219,7 +219,7 @@ def load_sem_seg(
         gt_ext, image_ext: suffixes of the files.
 
     Returns:
-        Dicts with ``file_name`` and ``sem_seg_file_name``, ordered by name. Images without a map, and maps
+        Dicts with `file_name` and `sem_seg_file_name`, ordered by name. Images without a map, and maps
         without an image, are left out; a warning says how many.
     """
     maps, images = _list_stems(gt_root, gt_ext), _list_stems(image_root, image_ext)
@@ -268,7 +268,7 @@ def register_coco_instances(name: str, metadata: dict[str, Any], json_file: Path
 
 
 def main() -> None:
-    """Check a data set: ``python -m detectron2.data.datasets.coco JSON IMAGE_FOLDER [NAME]``.
+    """Check a data set: `python -m detectron2.data.datasets.coco JSON IMAGE_FOLDER [NAME]`.
 
     Loads it as training would, with all warnings and the table of instances per class, and names images that
     are not there.
@@ -279,7 +279,7 @@ def main() -> None:
 def check_from_command_line(
     format_name: str, register: Callable[[str, dict[str, Any], str, str], None]
 ) -> None:
-    """Do what ``main`` says, for the format whose module and ``register_*`` function these are."""
+    """Do what `main` says, for the format whose module and `register_*` function these are."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     if len(sys.argv) not in (3, 4):
         sys.exit(f"usage: python -m detectron2.data.datasets.{format_name} JSON IMAGE_FOLDER [NAME]")

@@ -75,7 +75,7 @@ class RandomCrop(Augmentation):
     def __init__(self, crop_type: str, crop_size: Sequence[float]) -> None:
         """
         Args:
-            crop_type: what ``crop_size`` means.
+            crop_type: what `crop_size` means.
                 "relative": (h, w) as fractions of the image.
                 "relative_range": smallest fractions; each is drawn between that and 1.
                 "absolute": (h, w) in pixels, at most the image.
@@ -117,7 +117,7 @@ class RandomCrop(Augmentation):
 
 
 class RandomCrop_CategoryAreaConstraint(Augmentation):
-    """Like ``RandomCrop``, tried up to ten times until no class of the semantic map fills too much of the
+    """Like `RandomCrop`, tried up to ten times until no class of the semantic map fills too much of the
     window."""
 
     def __init__(
@@ -129,7 +129,7 @@ class RandomCrop_CategoryAreaConstraint(Augmentation):
     ) -> None:
         """
         Args:
-            crop_type, crop_size: as for ``RandomCrop``.
+            crop_type, crop_size: as for `RandomCrop`.
             single_category_max_area: largest share of the window that one class may have; 1 turns the search
                 off.
             ignored_category: label that does not count.

@@ -80,11 +80,11 @@ class RandomRotation(Augmentation):
     ) -> None:
         """
         Args:
-            angle: [min, max] in degrees with ``sample_style="range"``, the angles to choose from with
+            angle: [min, max] in degrees with `sample_style="range"`, the angles to choose from with
                 "choice", or one angle.
             expand: let the canvas grow to hold the rotated image.
             center: [[minx, miny], [maxx, maxy]] as fractions of the image with "range", points to choose from
-                with "choice"; the middle by default. It has no effect when ``expand`` is set.
+                with "choice"; the middle by default. It has no effect when `expand` is set.
             sample_style: "range" or "choice".
             interp: one of OpenCV's interpolation modes.
         """

@@ -26,7 +26,7 @@ def check_sample_style(style: str) -> None:
 
 
 def _resize(image: np.ndarray, size: tuple[int, int], interp: int) -> ResizeTransform:
-    """Transform of images as large as ``image`` to ``size``."""
+    """Transform of images as large as `image` to `size`."""
     return ResizeTransform(image.shape[0], image.shape[1], size[0], size[1], interp)
 
 
@@ -59,7 +59,7 @@ class ResizeShortestEdge(Augmentation):
     ) -> None:
         """
         Args:
-            short_edge_length: [min, max] with ``sample_style="range"``, the lengths to choose from with
+            short_edge_length: [min, max] with `sample_style="range"`, the lengths to choose from with
                 "choice", or one length. Length 0 leaves the image as it is.
             max_size: limit of the longer side.
             sample_style: "range" or "choice".
@@ -91,7 +91,7 @@ class ResizeShortestEdge(Augmentation):
 
     @staticmethod
     def get_output_shape(oldh: int, oldw: int, short_edge_length: int, max_size: int) -> tuple[int, int]:
-        """(height, width) that an image of ``oldh`` x ``oldw`` gets; halves round up, no side vanishes."""
+        """(height, width) that an image of `oldh` x `oldw` gets; halves round up, no side vanishes."""
         scale = float(short_edge_length) / min(oldh, oldw)
         # The shorter side is set rather than multiplied, so that it comes out exact.
         sides = [
