@@ -1,6 +1,6 @@
 """COCO average precision behind one function, with two engines that give the same numbers.
 
-`hotcoco` is the default: exact, and some 40 to 130 times faster. `pycocotools` is the reference that tests
+`hotcoco` is the default: exact, and faster by far. `pycocotools` is the reference that tests
 compare it with. Both fill the same arrays; the summary is computed from them here.
 
 Shapes: T IoU thresholds, R recall thresholds, K categories, A area ranges, M detection limits. Boxes are XYWH
