@@ -135,8 +135,8 @@ def attention_tasks(device: torch.device, vision: Any) -> list[Task]:
         ("3 levels, 12096 queries", ((96, 96), (48, 48), (24, 24)), None),
         ("4 levels, 300 queries", detr, 300),
     ):
-        inputs, levels = make_attention_inputs(sizes, num_queries, device)
-        ours = lambda v, s, w, levels=levels: ms_deform_attn(v, *levels, s, w)  # noqa: E731
+        inputs, shapes, starts = make_attention_inputs(sizes, num_queries, device)
+        ours = lambda v, s, w, h=shapes, b=starts: ms_deform_attn(v, h, b, s, w)  # noqa: E731
         other = lambda v, s, w, sizes=sizes: attend_by_grid_sample(v, sizes, s, w)  # noqa: E731
         passes = both_passes(f"ms_deform_attn, {name}", ours, other, inputs)
         tasks += [task._replace(other_name="grid_sample") for task in passes]
@@ -145,7 +145,7 @@ def attention_tasks(device: torch.device, vision: Any) -> list[Task]:
 
 def make_attention_inputs(
     sizes: Sequence[tuple[int, int]], num_queries: int | None, device: torch.device
-) -> tuple[list[Tensor], tuple[Tensor, Tensor]]:
+) -> tuple[list[Tensor], Tensor, Tensor]:
     """Value, locations and weights, and the levels; queries are the cells unless their number is given."""
     generator = torch.Generator().manual_seed(0)
     shapes = torch.tensor(sizes)
@@ -161,7 +161,7 @@ def make_attention_inputs(
     spread = torch.randn(1, len(places), 8, len(sizes), 4, 2, generator=generator) * 3
     where = places[:, None, None, None] + spread / shapes.flip(1)[:, None]
     weights = torch.rand(1, len(places), 8, len(sizes), 4, generator=generator)
-    return [tensor.to(device) for tensor in (value, where, weights)], (shapes.to(device), starts.to(device))
+    return [tensor.to(device) for tensor in (value, where, weights)], shapes.to(device), starts.to(device)
 
 
 def attend_by_grid_sample(

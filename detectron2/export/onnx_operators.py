@@ -29,7 +29,8 @@ def replace_operators(program: ExportedProgram) -> ExportedProgram:
     operator = getattr(torch.ops.detectron2, "ms_deform_attn", None)
     if operator is None or all(node.target != operator.default for node in program.graph.nodes):
         return program
-    return program.run_decompositions({operator.default: ms_deform_attn_reference})
+    replaced: ExportedProgram = program.run_decompositions({operator.default: ms_deform_attn_reference})
+    return replaced
 
 
 def make_translation_table() -> dict[Any, Callable[..., Any]]:

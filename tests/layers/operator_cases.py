@@ -157,12 +157,14 @@ def attention_inputs(kind: str) -> list[Tensor]:
     return [value, locations, rand(*sampling, seed=2), spatial_shapes, starts]
 
 
-def attend(value: Tensor, locations: Tensor, weights: Tensor, *levels: Tensor) -> Tensor:
-    return ms_deform_attn.ms_deform_attn(value, *levels, locations, weights)
+def attend(value: Tensor, locations: Tensor, weights: Tensor, sizes: Tensor, starts: Tensor) -> Tensor:
+    return ms_deform_attn.ms_deform_attn(value, sizes, starts, locations, weights)
 
 
-def attend_plainly(value: Tensor, locations: Tensor, weights: Tensor, *levels: Tensor) -> Tensor:
-    return ms_deform_attn_reference(value, *levels, locations, weights)
+def attend_plainly(
+    value: Tensor, locations: Tensor, weights: Tensor, sizes: Tensor, starts: Tensor
+) -> Tensor:
+    return ms_deform_attn_reference(value, sizes, starts, locations, weights)
 
 
 def paste_inputs(kind: str) -> list[Tensor]:
