@@ -87,7 +87,7 @@ def test_timer_leaves_out_warmup_and_later_hooks(
             clock[0] += 60
 
     with caplog.at_level(logging.INFO):
-        trainer = run([hooks.IterationTimer(warmup_iter=1), Advance()], 5, 8)
+        trainer = run([hooks.IterationTimer(warmup_iter=2), Advance()], 5, 8)
     assert trainer.storage.history("time").values() == [(2.0, 6), (2.0, 7)]
     assert "2 iterations took 0:00:04" in caplog.text
     assert "with hooks 0:03:04" in caplog.text  # 60 s after each of the three steps

@@ -117,22 +117,18 @@ def _set_seeds_and_backends(cfg: Any, eval_only: bool) -> None:
 
 
 def default_writers(output_dir: str, max_iter: int | None = None) -> list[EventWriter]:
-    """Make the writers of a usual run: the console, metrics.json, and TensorBoard where it is installed.
+    """Make the writers of a usual run: the console, metrics.json and TensorBoard.
 
     Args:
         output_dir: folder of their files.
         max_iter: the end of the run, for the estimate of the time left.
     """
     PathManager.mkdirs(output_dir)
-    writers: list[EventWriter] = [
+    return [
         CommonMetricPrinter(max_iter),
         JSONWriter(os.path.join(output_dir, "metrics.json")),
+        TensorboardXWriter(output_dir),
     ]
-    try:
-        writers.append(TensorboardXWriter(output_dir))
-    except ImportError:
-        logger.info("TensorBoard is not installed: the metrics go to the console and to metrics.json only.")
-    return writers
 
 
 def create_ddp_model(model: nn.Module, *, fp16_compression: bool = False, **kwargs: Any) -> nn.Module:
