@@ -286,6 +286,19 @@ def test_tensorboard_writer_writes_what_is_new(tmp_path: Path, monkeypatch: pyte
     assert writer._writer.calls == [("lr", 0.5, 1), ("scene", (3, 4, 5), 1), ("weights", 1), ("close",)]
 
 
+def test_tensorboard_file_appears_with_the_first_write(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard", reason="`make install` brings it")
+    writer = TensorboardXWriter(str(tmp_path / "events"))
+    with EventStorage() as storage:
+        writer.write()
+        assert not (tmp_path / "events").exists()
+        storage.put_scalar("lr", 0.5)
+        writer.write()
+    writer.close()
+    (file,) = (tmp_path / "events").iterdir()
+    assert file.name.startswith("events.out.tfevents") and b"lr" in file.read_bytes()
+
+
 def test_a_writer_must_implement_write() -> None:
     with pytest.raises(NotImplementedError, match="EventWriter"):
         EventWriter().write()
