@@ -144,7 +144,7 @@ def test_a_full_disk_is_found_when_the_folder_exists(tmp_path: Path, monkeypatch
     def refuse(*args: object, **kwargs: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("detectron2.engine.defaults.setup.tempfile.TemporaryFile", refuse)
+    monkeypatch.setattr("detectron2.engine.defaults.output_folder.tempfile.TemporaryFile", refuse)
     with pytest.raises(OSError, match="No space left"):
         default_setup(make_cfg(tmp_path), argparse.Namespace())
 
