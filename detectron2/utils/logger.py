@@ -16,12 +16,16 @@ from detectron2.utils.file_io import PathManager
 from .user_errors import UserValueError, is_for_user
 
 __all__ = [
+    "DETAILS",
     "create_small_table",
     "log_every_n",
     "log_every_n_seconds",
     "log_first_n",
     "setup_logger",
 ]
+
+DETAILS = {"has_details": True}
+"""`extra` of messages of many lines for those who look for them: the console shows the first line."""
 
 _PLAIN_FORMAT = "[%(asctime)s] %(name)s %(levelname)s: %(message)s"
 _COLORS = {"green": 32, "yellow": 33, "red": 31}
@@ -56,7 +60,8 @@ class _Formatter(logging.Formatter):
 class _ConsoleFormatter(_Formatter):
     """Lines without levels but for warnings and errors, in colour on a terminal.
 
-    The traceback of an error that the user can mend is left out: the message says what to do.
+    The traceback of an error that the user can mend is left out: the message says what to do. Of `DETAILS`
+    the first line is shown where a log file has the rest.
     """
 
     def __init__(self, *, root_name: str, abbrev_name: str, has_levels: bool, colored: bool) -> None:
@@ -77,11 +82,23 @@ class _ConsoleFormatter(_Formatter):
         return f"{_paint(label, 'red', *attributes) if self._colored else label} {text}"
 
     def format(self, record: logging.LogRecord) -> str:
+        if getattr(record, "has_details", False):
+            record = self._shorten(record)
         error = record.exc_info[1] if record.exc_info else None
         if error is not None and is_for_user(error):
             record = copy.copy(record)  # other handlers see the same record, and write all of it
             record.exc_info = record.exc_text = None
         return super().format(record)
+
+    def _shorten(self, record: logging.LogRecord) -> logging.LogRecord:
+        handlers = logging.getLogger(self._root_name).handlers
+        path = next((handler.log_path for handler in handlers if isinstance(handler, _LogFileHandler)), None)
+        first, *rest = record.getMessage().splitlines()
+        if path is None or not rest:
+            return record
+        short = copy.copy(record)
+        short.msg, short.args = "%s %d lines in %s", (first, len(rest), path)
+        return short
 
 
 class _StdoutHandler(logging.StreamHandler):  # type: ignore[type-arg]  # not subscriptable in Python 3.10

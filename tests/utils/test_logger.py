@@ -11,6 +11,7 @@ import pytest
 
 from detectron2.utils import logger as logger_module
 from detectron2.utils.logger import (
+    DETAILS,
     create_small_table,
     log_every_n,
     log_every_n_seconds,
@@ -51,6 +52,22 @@ def test_console_is_coloured_on_a_terminal(
     assert re.fullmatch(rf"\x1b\[32m\[{TIME} detectron2\]: \x1b\[0ma", first)
     assert second.startswith("\x1b[5m\x1b[31mWARNING\x1b[0m \x1b[32m[")
     assert third.startswith("\x1b[4m\x1b[5m\x1b[31mERROR\x1b[0m \x1b[32m[")
+
+
+def test_details_stay_in_the_file_where_there_is_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = setup_logger(name="detectron2")
+    log.info("Model:\n%s", "a\nb", extra=DETAILS)
+    assert capsys.readouterr().out.endswith("Model:\na\nb\n")
+    setup_logger(str(tmp_path), name="detectron2")
+    logging.getLogger("detectron2.x").info("Model:\n%s", "a\nb", extra=DETAILS)
+    logging.getLogger("detectron2.x").info("Scores:\n%s", "a\nb")
+    logging.getLogger("detectron2.x").info("One line", extra=DETAILS)
+    first, *rest = capsys.readouterr().out.splitlines()
+    assert first.endswith(f"d2.x]: Model: 2 lines in {tmp_path / 'log.txt'}")
+    assert rest[0].endswith("Scores:") and rest[1:3] == ["a", "b"] and rest[3].endswith(": One line")
+    assert "Model:\na\nb\n" in (tmp_path / "log.txt").read_text()
 
 
 def test_without_colour_the_console_has_the_lines_of_the_file(capsys: pytest.CaptureFixture[str]) -> None:

@@ -28,7 +28,7 @@ from detectron2.utils.events.writers import (
     TensorboardXWriter,
 )
 from detectron2.utils.file_io import PathManager, atomic_write
-from detectron2.utils.logger import setup_logger
+from detectron2.utils.logger import DETAILS, setup_logger
 
 __all__ = ["create_ddp_model", "default_setup", "default_writers"]
 
@@ -69,7 +69,7 @@ def default_setup(cfg: Any, args: argparse.Namespace) -> None:
 
     tell_of_other_folder(asked, output_dir)
     logger.info("Process %d of %d", rank, comm.get_world_size())
-    logger.info("Environment:\n%s", collect_env_info())
+    logger.info("Environment:\n%s", collect_env_info(), extra=DETAILS)
     logger.info("Command line arguments: %s", args)
     if output_dir and comm.is_main_process():
         _save_config(cfg, os.path.join(output_dir, "config.yaml"), eval_only=eval_only)
@@ -92,7 +92,9 @@ def _setting(cfg: Any, *names: str, default: Any) -> Any:
 def _save_config(cfg: Any, path: str, *, eval_only: bool) -> None:
     if eval_only and PathManager.isfile(path):
         text = cfg.dump() if isinstance(cfg, CfgNode) else str(cfg)
-        logger.info("Evaluating with this config; %s stays the one of the training:\n%s", path, text)
+        logger.info(
+            "Evaluating with this config; %s stays the one of the training:\n%s", path, text, extra=DETAILS
+        )
         return
     if isinstance(cfg, CfgNode):
         with atomic_write(path, "w") as file:
@@ -102,7 +104,7 @@ def _save_config(cfg: Any, path: str, *, eval_only: bool) -> None:
 
         LazyConfig.save(cfg, path)
     with PathManager.open(path) as file:
-        logger.info("Running with this config, saved to %s:\n%s", path, file.read())
+        logger.info("Running with this config, saved to %s:\n%s", path, file.read(), extra=DETAILS)
 
 
 def _set_seeds_and_backends(cfg: Any, eval_only: bool) -> None:

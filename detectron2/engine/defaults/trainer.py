@@ -39,7 +39,7 @@ from detectron2.solver.build import build_lr_scheduler, build_optimizer
 from detectron2.utils import comm
 from detectron2.utils.env import setup_environment
 from detectron2.utils.events.writers import EventWriter
-from detectron2.utils.logger import setup_logger
+from detectron2.utils.logger import DETAILS, setup_logger
 
 __all__ = ["DefaultTrainer"]
 
@@ -116,7 +116,7 @@ class DefaultTrainer(TrainerBase):
     def build_model(cls, cfg: CfgNode) -> nn.Module:
         """Make the model on its device, with random weights."""
         model = build_model(cfg)
-        logger.info("Model:\n%s", model)
+        logger.info("Model:\n%s", model, extra=DETAILS)
         return model
 
     @classmethod
