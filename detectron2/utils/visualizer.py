@@ -1,5 +1,12 @@
-"""Facade: the public path of what lives in `detectron2.visualization`."""
+"""Facade: the public path of what lives in `detectron2.visualization`, with the names that came with it."""
 
+from detectron2.data.catalog import MetadataCatalog as MetadataCatalog
+from detectron2.structures.boxes import Boxes as Boxes
+from detectron2.structures.boxes import BoxMode as BoxMode
+from detectron2.structures.keypoints import Keypoints as Keypoints
+from detectron2.structures.masks import BitMasks as BitMasks
+from detectron2.structures.masks import PolygonMasks as PolygonMasks
+from detectron2.structures.rotated_boxes import RotatedBoxes as RotatedBoxes
 from detectron2.visualization.canvas import VisImage as VisImage
 from detectron2.visualization.colors import random_color as random_color
 from detectron2.visualization.drawing import BLACK as _BLACK
@@ -14,4 +21,4 @@ from detectron2.visualization.panoptic import PanopticPrediction as _PanopticPre
 from detectron2.visualization.visualizer import ColorMode as ColorMode
 from detectron2.visualization.visualizer import Visualizer as Visualizer
 
-__all__ = ["ColorMode", "GenericMask", "VisImage", "Visualizer", "random_color"]
+__all__ = ["ColorMode", "GenericMask", "VisImage", "Visualizer"]

@@ -257,9 +257,9 @@ class VisImage:
 
 def _no_figure(name: str) -> UserAttributeError:
     return UserAttributeError(
-        f"VisImage has no {name!r}: pictures are drawn without matplotlib, so that there is no figure to draw "
-        "on. Call the methods of Visualizer (draw_text, draw_line, draw_polygon, draw_circle ...), or draw on "
-        "the array of get_image() and hand it to reset_image()."
+        f"VisImage has no {name!r}: pictures are drawn without matplotlib, and there is no figure. Call the "
+        "methods of Visualizer (draw_text, draw_line, draw_polygon, draw_circle ...), or draw on the array "
+        "of get_image() and hand it to reset_image()."
     )
 
 

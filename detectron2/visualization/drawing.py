@@ -267,9 +267,7 @@ class Drawing:
         if edge_color is None:
             edge_color = self._change_color_brightness(color, -0.6) if alpha > 0.8 else color
         self.output.fill_polygons([points], parse_color(color), alpha)
-        self.output.stroke(
-            points, parse_color(edge_color), width=max(1.0, self.line_width / 2), closed=True
-        )
+        self.output.stroke(points, parse_color(edge_color), width=max(1.0, self.line_width / 2), closed=True)
         return self.output
 
     def _draw_text_in_mask(self, binary_mask: np.ndarray, text: str, color: ColorLike) -> None:

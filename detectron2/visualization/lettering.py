@@ -110,13 +110,19 @@ def find_label_place(
         x, y = canvas.to_canvas(np.asarray(inner_point)).tolist()
         point = (x, y)
     visible = (max(x0, 0), max(y0, 0), min(x1, width), min(y1, height))
-    size = _make_label(text, font_size, 0).size
+    pad = _padding(font_size)
+    rows, columns = text_coverage(text, font_size).shape
+    size = (columns + 2.0 * pad, rows + 1.0 * pad)
     box = place_label(size, visible, canvas.canvas_size, canvas.label_boxes, point)
     return box[0] * canvas.width / width, box[1] * canvas.height / height
 
 
 def _make_label(text: str, font_size: float, rotation: float) -> _Label:
-    pad = max(1, round(0.2 * font_size))
+    pad = _padding(font_size)
     ink = np.pad(text_coverage(text, font_size), ((pad // 2, pad - pad // 2), (pad, pad)))
     plate = np.full(ink.shape, 255, dtype=np.uint8)
     return _Label(rotate_coverage(ink, rotation), rotate_coverage(plate, rotation), 2.0 * pad)
+
+
+def _padding(font_size: float) -> int:
+    return max(1, round(0.2 * font_size))

@@ -166,9 +166,7 @@ class Overlay(Drawing):
             self.draw_polygon(polygon.reshape(-1, 2), color, edge_color=edge, alpha=alpha)
 
 
-def _large_first(
-    boxes: np.ndarray | None, masks: Sequence[GenericMask] | None, number: int
-) -> list[int]:
+def _large_first(boxes: np.ndarray | None, masks: Sequence[GenericMask] | None, number: int) -> list[int]:
     """The order in which instances are drawn: by the area of their boxes, else of their masks."""
     if boxes is not None:
         areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])

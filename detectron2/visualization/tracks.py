@@ -51,6 +51,8 @@ def match_tracks(found: Sequence[DetectedInstance], known: Sequence[DetectedInst
     if not found:
         return {}
     has_masks = found[0].mask_rle is not None
+    if not has_masks and found[0].bbox is None:  # there is nothing to compare
+        return {}
     comparable = [
         i for i, old in enumerate(known) if (old.mask_rle is not None if has_masks else old.bbox is not None)
     ]
@@ -75,7 +77,12 @@ def _overlaps(
     found: Sequence[DetectedInstance], others: Sequence[DetectedInstance], has_masks: bool
 ) -> np.ndarray:
     if has_masks:
-        first, second = ([o.mask_rle for o in objects] for objects in (found, others))
+        first, second = (
+            [o.mask_rle for o in objects if o.mask_rle is not None] for objects in (found, others)
+        )
         return rle.pairwise_iou(first, second)
-    boxes = (Boxes(torch.as_tensor(np.stack([o.bbox for o in objects]))) for objects in (found, others))
-    return pairwise_iou(*boxes).numpy()
+    boxes = (
+        np.stack([o.bbox for o in objects if o.bbox is not None]).astype(np.float32)
+        for objects in (found, others)
+    )
+    return pairwise_iou(*(Boxes(torch.from_numpy(array)) for array in boxes)).numpy()

@@ -17,7 +17,7 @@ from detectron2.structures.instances import Instances
 from detectron2.utils.user_errors import UserValueError
 from detectron2.visualization.canvas import VisImage
 from detectron2.visualization.class_colors import ClassColors, ColorBy, Shades, check_color_by
-from detectron2.visualization.colors import Color, ColorLike, palette_color
+from detectron2.visualization.colors import ColorLike, palette_color
 from detectron2.visualization.inputs import to_box_array, to_generic_masks
 from detectron2.visualization.labels import make_labels
 from detectron2.visualization.panoptic import PanopticPrediction, Segment
@@ -25,6 +25,7 @@ from detectron2.visualization.tracks import DetectedInstance, match_tracks
 from detectron2.visualization.visualizer import ColorMode, Visualizer
 
 _USUAL_MAX_NUM_INSTANCES = 74
+_DRAWN_FIELDS = ("pred_boxes", "pred_classes", "scores", "pred_masks", "pred_keypoints")
 
 
 class VideoVisualizer:
@@ -64,9 +65,9 @@ class VideoVisualizer:
 
         Args:
             frame: (H, W, 3) RGB.
-            predictions: any of `pred_boxes`, `pred_classes`, `scores`, `pred_masks`, `pred_keypoints`; `COLOR`,
-                R colours that are taken as they are; `ID`, R numbers of a tracker, each of which keeps its
-                colour; `ID_period`, how long each has been seen, with which objects are hidden until it
+            predictions: any of `pred_boxes`, `pred_classes`, `scores`, `pred_masks`, `pred_keypoints`;
+                `COLOR`, R colours that are taken as they are; `ID`, R numbers of a tracker, each of which
+                keeps its colour; `ID_period`, how long each has been seen: objects are hidden until it
                 exceeds `period_threshold` of the metadata.
         """
         visualizer = self._on(frame)
@@ -74,9 +75,10 @@ class VideoVisualizer:
         colors = self._colors_of(predictions, visualizer)
         if predictions.has("ID_period"):
             threshold = self.metadata.get("period_threshold", 0)
-            visible = torch.tensor([float(period) > threshold for period in predictions.ID_period])
-            colors = [color for color, is_visible in zip(colors, visible.tolist()) if is_visible]
-            predictions = predictions[visible] if len(visible) else predictions
+            visible = [i for i, period in enumerate(predictions.ID_period) if float(period) > threshold]
+            colors = [colors[i] for i in visible]
+            drawn = {name: predictions.get(name) for name in _DRAWN_FIELDS if predictions.has(name)}
+            predictions = Instances(predictions.image_size, **drawn)[visible]
         classes = predictions.pred_classes.tolist() if predictions.has("pred_classes") else None
         scores = predictions.scores.tolist() if predictions.has("scores") else None
         masks = None
@@ -121,9 +123,7 @@ class VideoVisualizer:
         return visualizer.draw_panoptic_prediction(prediction, colors, area_threshold, alpha)
 
     def _on(self, frame: np.ndarray) -> Visualizer:
-        return Visualizer(
-            frame, self.metadata, instance_mode=self._instance_mode, color_by=self._color_by
-        )
+        return Visualizer(frame, self.metadata, instance_mode=self._instance_mode, color_by=self._color_by)
 
     def _colors_of(self, predictions: Instances, visualizer: Visualizer) -> list[ColorLike]:
         """The colour of each detection, by whatever decides it."""
