@@ -42,7 +42,7 @@ def _clip_upright(boxes: Tensor, image_size: tuple[int, int]) -> Tensor:
 
 
 def _clip_rotated(boxes: Tensor, image_size: tuple[int, int]) -> Tensor:
-    rotated = RotatedBoxes(boxes)
+    rotated = RotatedBoxes(boxes.clone())  # clipping works in place
     rotated.clip(image_size)
     return rotated.tensor
 
