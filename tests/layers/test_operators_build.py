@@ -162,6 +162,9 @@ rois = torch.cat([torch.zeros(3, 1), boxes], dim=1)
 torch.testing.assert_close(layers.roi_align(torch.ones(1, 1, 20, 20), rois, 2), torch.ones(3, 1, 2, 2))
 conv = layers.DeformConv(2, 2, 3, padding=1)
 conv(torch.ones(1, 2, 5, 5), torch.zeros(1, 18, 5, 5)).sum().backward()
+levels = (torch.tensor([[2, 2]]), torch.tensor([0]))
+where, weights = torch.full((1, 1, 1, 1, 1, 2), 0.5), torch.ones(1, 1, 1, 1, 1)
+assert layers.ms_deform_attn(torch.ones(1, 4, 1, 2), *levels, where, weights).tolist() == [[[1.0, 1.0]]]
 assert layers.paste_masks_in_image(torch.ones(3, 7, 7), boxes, (12, 12)).any()
 """
 
@@ -181,7 +184,8 @@ def test_source_without_compiler_gives_a_package_that_passes_these_tests(tmp_pat
     python = make_environment(tmp_path / "env", wheel)
     script = USE_EVERY_OPERATOR.format(folder=tmp_path, compiled=False)
     run(python, "-I", "-W", "error", "-c", script, PATH="", D2_DISABLE_OPS="")
-    names = ("operators", "nms", "roi_align", "roi_align_rotated", "rotated_boxes", "deform_conv", "mask_ops")
+    pooling = ("roi_align", "roi_align_rotated")
+    names = ("operators", "nms", *pooling, "rotated_boxes", "deform_conv", "ms_deform_attn", "mask_ops")
     tests = [ROOT / "tests" / "layers" / f"test_{name}.py" for name in names]
     # Isolated, so that the package in the current folder is not found.
     pytest_options = ["-q", "-p", "no:cacheprovider", "-m", "not slow and not gpu"]
