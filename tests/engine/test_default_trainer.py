@@ -304,6 +304,10 @@ def test_evaluators_follow_the_metadata(tiny_cfg: CfgNode, monkeypatch: pytest.M
     assert isinstance(panoptic, DatasetEvaluators)
     assert [type(evaluator) for evaluator in panoptic._evaluators] == list(kinds.values())
     assert panoptic._evaluators[2].args == ("coco_2017_val_panoptic_separated", "elsewhere")
+    for model, kind in (("SemanticSegmentor", "SemSegEvaluator"), ("GeneralizedRCNN", "COCOEvaluator")):
+        tiny_cfg.MODEL.META_ARCHITECTURE = model
+        part = build_evaluator(tiny_cfg, "coco_2017_val_panoptic_separated")
+        assert isinstance(part, kinds[kind])
 
 
 def test_an_unknown_kind_of_evaluator_is_an_error_that_lists_the_known(tiny_cfg: CfgNode) -> None:

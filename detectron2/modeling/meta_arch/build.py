@@ -32,7 +32,7 @@ def _with_device(cfg: CfgNode, device: torch.device) -> CfgNode:
     """A config that names the device, for models that read it; itself where it does."""
     if cfg.MODEL.DEVICE != _AUTO:
         return cfg
-    named = cfg.clone()
+    named: CfgNode = cfg.clone()
     named.defrost()
     named.MODEL.DEVICE = device.type
     if cfg.is_frozen():
