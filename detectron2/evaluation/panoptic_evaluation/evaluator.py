@@ -200,7 +200,7 @@ def _inverse(mapping: Mapping[int, int] | None) -> dict[int, int]:
 def _without_things(
     label_map: np.ndarray, segments: Sequence[Mapping[str, Any]]
 ) -> tuple[np.ndarray, list[Mapping[str, Any]]]:
-    """The prediction on data without things, for which a model has a class without a meaning: they are void."""
+    """The prediction on data without things: what a model takes for some is void."""
     things = [segment["id"] for segment in segments if segment.get("isthing")]
     kept = [segment for segment in segments if not segment.get("isthing")]
     return np.where(np.isin(label_map, things), 0, label_map), kept
