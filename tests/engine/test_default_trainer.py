@@ -339,6 +339,10 @@ def test_a_set_that_cannot_be_evaluated_is_found_before_training(
     monkeypatch.setattr(TinyColourModel, "class_count_keys", keys, raising=False)
     with pytest.raises(UserValueError, match=r"2 stuff_classes.*NUM_CLASSES is 54.*stands in DATASETS.TEST"):
         DefaultTrainer(tiny_cfg)
+    MetadataCatalog.get("tiny_pictures").json_file = str(Path(tiny_cfg.OUTPUT_DIR, "truth.json"))
+    DefaultTrainer(tiny_cfg)
+    assert "truth.json does not exist" in caplog.text
+    Path(tiny_cfg.OUTPUT_DIR, "truth.json").touch()
     TinyTrainer(tiny_cfg)  # whose evaluator may get along with it
     assert "NUM_CLASSES is 54" in caplog.text
     tiny_cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = -1

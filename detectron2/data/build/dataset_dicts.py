@@ -154,6 +154,14 @@ def _load_one(name: str) -> Any:
         return records
     if not len(records):
         raise UserValueError(f"Data set {name!r} is empty: its function returned no image.")
+    ids = [record["image_id"] for record in records if "image_id" in record]
+    num_repeated = len(ids) - len(set(ids))
+    if num_repeated:
+        logger.warning(
+            "Data set %s has %d images whose image_id another one has too. To train on them is fine where "
+            "that is meant; an evaluation would mix them up: give every image an id of its own.",
+            name, num_repeated,
+        )  # fmt: skip
     return [{**record, "dataset_name": name} for record in records]
 
 

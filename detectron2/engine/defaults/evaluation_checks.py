@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
 
 from detectron2.config.config.node import CfgNode
 from detectron2.data.build.class_ids import find_class_count_mismatch
 from detectron2.data.catalog import MetadataCatalog
 from detectron2.engine.evaluators import find_evaluator_type
+from detectron2.utils.file_io import PathManager
 from detectron2.utils.user_errors import UserValueError
 
 logger = logging.getLogger(__name__)
@@ -25,6 +27,14 @@ def check_test_sets(cfg: CfgNode, has_own_evaluators: bool) -> None:
         ValueError: a data set has more or fewer classes than the model.
     """
     for name in cfg.DATASETS.TEST:
+        missing = _find_missing_file(name)
+        if missing is not None:
+            logger.warning(
+                "Data set %r of DATASETS.TEST cannot be evaluated, since %s does not exist. Put it there, or "
+                "take the data set out of DATASETS.TEST.",
+                name, missing,
+            )  # fmt: skip
+            continue
         mismatch = find_class_count_mismatch(cfg, name)
         if has_own_evaluators:
             if MetadataCatalog.get(name).get("evaluator_type") is None:
@@ -45,3 +55,13 @@ def check_test_sets(cfg: CfgNode, has_own_evaluators: bool) -> None:
             raise UserValueError(
                 f"{mismatch} It stands in DATASETS.TEST, and its evaluation would fail after the training."
             )
+
+
+def _find_missing_file(dataset_name: str) -> str | None:
+    """Path of an annotation file that the metadata names and that is not there."""
+    metadata = MetadataCatalog.get(dataset_name)
+    paths = [metadata.get(key) for key in ("json_file", "panoptic_json")]
+    if metadata.get("evaluator_type") == "pascal_voc":
+        paths.append(os.path.join(metadata.dirname, "ImageSets", "Main", f"{metadata.split}.txt"))
+    named = (os.fspath(path) for path in paths if path)
+    return next((path for path in named if not PathManager.exists(path)), None)

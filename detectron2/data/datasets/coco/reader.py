@@ -24,7 +24,7 @@ from detectron2.utils.user_errors import UserFileNotFoundError, UserKeyError, Us
 
 from ..derived import derived_values
 from ..files import Path, read_json
-from .images import complete_images
+from .images import check_image_ids, complete_images
 
 logger = logging.getLogger(__name__)
 
@@ -105,8 +105,9 @@ def derive_coco_metadata(path: str, content: dict[str, Any]) -> dict[str, Any]:
     """Names of the classes, and dataset id -> number, of the categories by ascending id.
 
     Raises:
-        ValueError: two categories have one id.
+        ValueError: two categories have one id, or two images.
     """
+    check_image_ids((image["id"] for image in content.get("images", ()) if "id" in image), repr(path))
     categories = sorted(content.get("categories", []), key=lambda category: category["id"])
     ids = [category["id"] for category in categories]
     if len(set(ids)) < len(ids):
