@@ -414,6 +414,8 @@ _SOLVER = {
     "RESCALE_INTERVAL": False,
     # Iterations between checkpoints.
     "CHECKPOINT_PERIOD": 5000,
+    # How many of these checkpoints to keep, the newest; 0 keeps all. The one at the end is not counted.
+    "CHECKPOINT_KEEP": 0,
     # Images per iteration, over all processes.
     "IMS_PER_BATCH": 16,
     # Number of processes that this schedule was made for. Where another number runs, batch size, learning
