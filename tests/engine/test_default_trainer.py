@@ -334,7 +334,10 @@ def test_a_set_that_cannot_be_evaluated_is_found_before_training(
 ) -> None:
     DefaultTrainer(tiny_cfg)
     assert "tiny_pictures will not be evaluated" in caplog.text
-    MetadataCatalog.get("tiny_pictures").set(stuff_classes=["sky", "sea"], evaluator_type="sem_seg")
+    MetadataCatalog.get("tiny_pictures").evaluator_type = "sem_seg"
+    with pytest.raises(UserValueError, match="needs 'stuff_classes' in its metadata"):
+        DefaultTrainer(tiny_cfg)
+    MetadataCatalog.get("tiny_pictures").stuff_classes = ["sky", "sea"]
     keys = {"stuff": "MODEL.SEM_SEG_HEAD.NUM_CLASSES"}
     monkeypatch.setattr(TinyColourModel, "class_count_keys", keys, raising=False)
     with pytest.raises(UserValueError, match=r"2 stuff_classes.*NUM_CLASSES is 54.*stands in DATASETS.TEST"):

@@ -15,6 +15,12 @@ from detectron2.utils.user_errors import UserValueError
 logger = logging.getLogger(__name__)
 
 
+_NEEDED_METADATA = {
+    "sem_seg": ("stuff_classes",),
+    "coco_panoptic_seg": ("panoptic_json", "panoptic_root", "stuff_classes"),
+}
+
+
 def check_test_sets(cfg: CfgNode, has_own_evaluators: bool) -> None:
     """Look whether the data sets of `DATASETS.TEST` can be evaluated with the model of a config.
 
@@ -24,7 +30,7 @@ def check_test_sets(cfg: CfgNode, has_own_evaluators: bool) -> None:
             with anything, so that findings are logged only.
 
     Raises:
-        ValueError: a data set has more or fewer classes than the model.
+        ValueError: a data set has more or fewer classes than the model, or lacks what its evaluator needs.
     """
     for name in cfg.DATASETS.TEST:
         missing = _find_missing_file(name)
@@ -47,13 +53,24 @@ def check_test_sets(cfg: CfgNode, has_own_evaluators: bool) -> None:
                 logger.warning("%s It stands in DATASETS.TEST.", mismatch)
             continue
         try:
-            find_evaluator_type(name)
+            evaluator_type = find_evaluator_type(name)
         except NotImplementedError as error:
             logger.warning("%s will not be evaluated. %s", name, error)
             continue
+        _check_needed_metadata(name, evaluator_type)
         if mismatch is not None:
             raise UserValueError(
                 f"{mismatch} It stands in DATASETS.TEST, and its evaluation would fail after the training."
+            )
+
+
+def _check_needed_metadata(dataset_name: str, evaluator_type: str) -> None:
+    metadata = MetadataCatalog.get(dataset_name)
+    for key in _NEEDED_METADATA.get(evaluator_type, ()):
+        if metadata.get(key) is None:
+            raise UserValueError(
+                f"Data set {dataset_name!r} of DATASETS.TEST is evaluated as {evaluator_type!r}, which needs "
+                f"{key!r} in its metadata. Set MetadataCatalog.get({dataset_name!r}).{key}."
             )
 
 
