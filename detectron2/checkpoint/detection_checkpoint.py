@@ -19,6 +19,8 @@ from detectron2.utils.file_io import PathManager, atomic_write
 from detectron2.utils.user_errors import UserFileNotFoundError, UserValueError
 
 from .c2_model_loading import convert_c2_detectron_names, match_by_suffix
+from .class_names import classes_in_notes, describe_difference, expected_classes, remember_learned
+from .class_rows import Classes, move_rows
 from .load_report import describe_differences, describe_load
 from .notes import NOTES_KEY, versions
 from .reading import CheckpointFileError, read_checkpoint_file
@@ -92,6 +94,8 @@ class DetectionCheckpointer(Checkpointer):  # type: ignore[misc]  # fvcore has n
         self.notes: Mapping[str, Any] = {}
         self._exchange: Exchange | None = None
         self._last_load: _LoadSummary | None = None
+        self._classes: Classes | None = None
+        self._is_fine_tuning = False
 
     def save(self, name: str, **kwargs: Any) -> None:
         """Write `<save_dir>/<name>.pth` and mark it as the last checkpoint.
@@ -146,6 +150,9 @@ class DetectionCheckpointer(Checkpointer):  # type: ignore[misc]  # fvcore has n
         if query.get("matching_heuristics") == ["True"]:
             checkpoint["matching_heuristics"] = True
         self._exchange, self._last_load = Exchange(self.model), None
+        self._classes = classes_in_notes(checkpoint.get(NOTES_KEY))
+        # A training that starts from a file, and does not go on with it, may be for other classes.
+        self._is_fine_tuning = bool(self.checkpointables) and checkpointables == []
         try:
             with self._exchange.undone_on_error():
                 self._load_weights(checkpoint, address)
@@ -155,6 +162,7 @@ class DetectionCheckpointer(Checkpointer):  # type: ignore[misc]  # fvcore has n
                         self._load_checkpointable(key, checkpoint.pop(key), address)
         finally:
             self._exchange = None
+        remember_learned(self.model, self._classes, address)
         return checkpoint
 
     def _load_weights(self, checkpoint: dict[str, Any], address: str) -> None:
@@ -233,6 +241,7 @@ class DetectionCheckpointer(Checkpointer):  # type: ignore[misc]  # fvcore has n
         model_state = self.model.state_dict()
         found = _find_places(_as_tensors(checkpoint.pop("model")), model_state, checkpoint)
         weights = found.weights
+        self._keep_rows_of_classes(weights, model_state)
         num_tensors = sum(not _is_obsolete(name) for name in weights)
         incorrect_shapes = [
             (name, tuple(value.shape), tuple(model_state[name].shape))
@@ -257,6 +266,22 @@ class DetectionCheckpointer(Checkpointer):  # type: ignore[misc]  # fvcore has n
         surprises = incompatible._replace(missing_keys=[]) if found.is_part else incompatible
         self._last_load = _LoadSummary(len(matched), num_tensors, found.skipped, is_surprise=any(surprises))
         return incompatible
+
+    def _keep_rows_of_classes(self, weights: dict[str, Tensor], model_state: Mapping[str, Tensor]) -> None:
+        """Where a training starts from a file of other classes, take the rows of those that both have."""
+        target = expected_classes(self.model) if self._is_fine_tuning and self._classes else {}
+        if not target or not self._classes:
+            return
+        for kind in move_rows(weights, model_state, self._classes, target):
+            kept = [name for name in target[kind] if name in self._classes[kind]]
+            logger.warning(
+                "The %s of the checkpoint are not those of the data: %s. By name the predictors keep the rows"
+                " of %s; other classes start anew",
+                kind,
+                describe_difference(self._classes[kind], target[kind]),
+                ", ".join(kept),
+            )
+        self._classes = {**self._classes, **target}
 
     def _log_incompatible_keys(self, incompatible: Any) -> None:
         load = self._last_load

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 
+from detectron2.checkpoint.class_names import describe_difference
 from detectron2.config.config.node import CfgNode
 from detectron2.data.build.class_ids import find_class_count_mismatch
 from detectron2.data.catalog import MetadataCatalog
+from detectron2.data.class_names import find_class_names
 from detectron2.engine.evaluators import find_evaluator_type
 from detectron2.utils.user_errors import UserValueError
 
@@ -22,8 +24,10 @@ def check_test_sets(cfg: CfgNode, has_own_evaluators: bool) -> None:
             with anything, so that findings are logged only.
 
     Raises:
-        ValueError: a data set has more or fewer classes than the model.
+        ValueError: a data set has more or fewer classes than the model, or those of the training data in
+            another order.
     """
+    _check_order(cfg, has_own_evaluators)
     for name in cfg.DATASETS.TEST:
         mismatch = find_class_count_mismatch(cfg, name)
         if has_own_evaluators:
@@ -45,3 +49,18 @@ def check_test_sets(cfg: CfgNode, has_own_evaluators: bool) -> None:
             raise UserValueError(
                 f"{mismatch} It stands in DATASETS.TEST, and its evaluation would fail after the training."
             )
+
+
+def _check_order(cfg: CfgNode, has_own_evaluators: bool) -> None:
+    trained = find_class_names(cfg.DATASETS.TRAIN)
+    for name in cfg.DATASETS.TEST if trained and cfg.TEST.CHECK_CLASS_NAMES else ():
+        for kind, names in find_class_names([name]).items():
+            learned = trained.get(kind, names)
+            if names == learned or set(names) != set(learned):
+                continue  # a data set of other classes may have an evaluator that maps them
+            message = f"Data set {name!r} of DATASETS.TEST has other {kind} than the training data: " + (
+                describe_difference(learned, names)
+            )
+            if not has_own_evaluators:
+                raise UserValueError(f"{message}. Register both with the same list.")
+            logger.warning("%s.", message)

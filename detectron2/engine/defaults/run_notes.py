@@ -36,7 +36,7 @@ def describe_run(cfg: CfgNode) -> Mapping[str, Any]:
 
     The config is that of this moment. Class names are looked up when the notes are read, which is when a
     checkpoint is written: sets that learn theirs from a file have them once they were loaded. They are
-    those of the first data set of `DATASETS.TEST` and `DATASETS.TRAIN` that has any.
+    those of the first data set of `DATASETS.TRAIN` and `DATASETS.TEST` that has any.
     """
     return _RunNotes(cfg)
 
@@ -48,7 +48,8 @@ class _RunNotes(Mapping[str, Any]):
             self._config["config"] = cfg.dump()
         except TypeError as error:
             logger.warning("Checkpoints of this run will not carry its config: %s", error)
-        self._dataset_names = (*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN)
+        # The model learns the classes of its training data, in their order.
+        self._dataset_names = (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)
 
     def _look_up(self) -> dict[str, Any]:
         for name in self._dataset_names:
