@@ -20,6 +20,7 @@ from .class_rows import Classes, predicted_kinds
 
 __all__ = [
     "KINDS",
+    "MIXED_KEY",
     "classes_in_notes",
     "describe_difference",
     "expect_classes",
@@ -30,6 +31,8 @@ __all__ = [
 ]
 
 KINDS = ("thing_classes", "stuff_classes")
+MIXED_KEY = "mixed_classes"
+"""Key in the notes of a checkpoint whose training sets disagree about names; its metadata is of one of them."""
 _MAX_LISTED = 5
 
 
@@ -87,7 +90,7 @@ def learned_classes(model: nn.Module) -> Classes | None:
 def classes_in_notes(notes: Any) -> Classes | None:
     """Read the classes off the notes of a checkpoint (`detectron2.checkpoint.notes`)."""
     metadata = notes.get("metadata") if isinstance(notes, Mapping) else None
-    if not isinstance(metadata, Mapping):
+    if not isinstance(metadata, Mapping) or notes.get(MIXED_KEY):
         return None
     found = {kind: metadata[kind] for kind in KINDS if _are_names(metadata.get(kind))}
     return found or None

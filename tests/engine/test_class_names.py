@@ -165,8 +165,30 @@ def test_a_checkpoint_names_the_classes_that_it_was_trained_on(
 def test_test_sets_of_another_order_are_refused_before_training(
     register: Callable[..., str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    cfg = small_cfg(register(ABC), register(ABC[::-1]))
-    with pytest.raises(ValueError, match="other thing_classes than the training data: .*another order"):
-        check_test_sets(cfg, has_own_evaluators=False)
-    check_test_sets(cfg, has_own_evaluators=True)
-    assert "another order" in caplog.text
+    cfg = small_cfg(register(ABC, ["sky", "sea"]), register(ABC[::-1], ["sea", "sky"]))
+    for has_own_evaluators in (True, False):
+        with pytest.raises(ValueError, match="other thing_classes than the training data: .*another order"):
+            check_test_sets(cfg, has_own_evaluators)
+    cfg.TEST.CHECK_CLASS_NAMES = False
+    check_test_sets(cfg, has_own_evaluators=False)
+
+    other = small_cfg(register(ABC, ["sky", "sea"]), register(["cat", "dog", "fox"], ["sea", "sky"]))
+    with pytest.raises(ValueError, match="does not know 'fox' and the data set does not have 'emu'"):
+        check_test_sets(other, has_own_evaluators=False)
+    check_test_sets(other, has_own_evaluators=True)
+    (message,) = [text for text in caplog.messages if "other thing_classes" in text]
+    assert "'fox'" in message
+
+
+def test_training_sets_that_disagree_leave_classes_unknown(
+    tmp_path: Path, register: Callable[..., str]
+) -> None:
+    first, second = register(ABC), register(["cat", "fox", "gnu"])
+    cfg = small_cfg(first, second)
+    cfg.DATASETS.TRAIN = (first, second)
+    path, _ = save(cfg, tmp_path)
+    assert torch.load(path, weights_only=True)["detectron2"]["metadata"]["thing_classes"] == ABC
+    model = build_model(cfg)
+    DetectionCheckpointer(model).load(path)
+    assert evaluate(model, second) == {"scored": True}
+    check_test_sets(cfg, has_own_evaluators=False)

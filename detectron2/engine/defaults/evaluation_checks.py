@@ -6,6 +6,7 @@ import logging
 
 from detectron2.checkpoint.class_names import describe_difference
 from detectron2.config.config.node import CfgNode
+from detectron2.config.model_registry import class_counts
 from detectron2.data.build.class_ids import find_class_count_mismatch
 from detectron2.data.catalog import MetadataCatalog
 from detectron2.data.class_names import find_class_names
@@ -24,10 +25,8 @@ def check_test_sets(cfg: CfgNode, has_own_evaluators: bool) -> None:
             with anything, so that findings are logged only.
 
     Raises:
-        ValueError: a data set has more or fewer classes than the model, or those of the training data in
-            another order.
+        ValueError: a data set has more or fewer classes than the model, or other ones than the training data.
     """
-    _check_order(cfg, has_own_evaluators)
     for name in cfg.DATASETS.TEST:
         mismatch = find_class_count_mismatch(cfg, name)
         if has_own_evaluators:
@@ -49,18 +48,25 @@ def check_test_sets(cfg: CfgNode, has_own_evaluators: bool) -> None:
             raise UserValueError(
                 f"{mismatch} It stands in DATASETS.TEST, and its evaluation would fail after the training."
             )
+    _check_names(cfg, has_own_evaluators)
 
 
-def _check_order(cfg: CfgNode, has_own_evaluators: bool) -> None:
+def _check_names(cfg: CfgNode, has_own_evaluators: bool) -> None:
     trained = find_class_names(cfg.DATASETS.TRAIN)
+    kinds = [f"{kind}_classes" for kind in class_counts(cfg)]
     for name in cfg.DATASETS.TEST if trained and cfg.TEST.CHECK_CLASS_NAMES else ():
         for kind, names in find_class_names([name]).items():
             learned = trained.get(kind, names)
-            if names == learned or set(names) != set(learned):
-                continue  # a data set of other classes may have an evaluator that maps them
-            message = f"Data set {name!r} of DATASETS.TEST has other {kind} than the training data: " + (
-                describe_difference(learned, names)
+            if kind not in kinds or names == learned:
+                continue
+            message = (
+                f"Data set {name!r} of DATASETS.TEST has other {kind} than the training data:"
+                f" {describe_difference(learned, names)}"
             )
-            if not has_own_evaluators:
-                raise UserValueError(f"{message}. Register both with the same list.")
+            # No evaluator wants the same classes in another order.
+            if not has_own_evaluators or set(names) == set(learned):
+                raise UserValueError(
+                    f"{message}. Register both with the same list, or set TEST.CHECK_CLASS_NAMES False to"
+                    " take classes by their position."
+                )
             logger.warning("%s.", message)
