@@ -32,7 +32,7 @@ __all__ = [
 
 KINDS = ("thing_classes", "stuff_classes")
 MIXED_KEY = "mixed_classes"
-"""Key in the notes of a checkpoint whose training sets disagree about names; its metadata is of one of them."""
+"""Key in the notes of a checkpoint whose training sets disagree about names; its metadata is that of one."""
 _MAX_LISTED = 5
 
 
