@@ -237,7 +237,13 @@ class DetectionCheckpointer(Checkpointer):  # type: ignore[misc]  # fvcore has n
         )
 
     def _load_file(self, f: str) -> dict[str, Any]:
-        """Read a local file; the result has the tensors under "model"."""
+        """Read a local file; the result has the tensors under "model". Subclasses may override it."""
+        if f.endswith((".pkl", ".safetensors")):
+            return read_checkpoint_file(f)
+        return self._torch_load(f)
+
+    def _torch_load(self, f: str) -> dict[str, Any]:
+        """Read a local file that torch has written; a step as well."""
         return read_checkpoint_file(f)
 
     def _load_model(self, checkpoint: dict[str, Any]) -> IncompatibleKeys:

@@ -63,6 +63,25 @@ class ReadsItsOwnFiles(DetectionCheckpointer):
         return super()._load_file(filename)
 
 
+class CountsTorchFiles(DetectionCheckpointer):
+    count = 0
+
+    def _torch_load(self, f: str) -> dict[str, Any]:
+        self.count += 1
+        return super()._torch_load(f)
+
+
+def test_files_of_torch_are_read_by_a_step_of_their_own(tmp_path: Path) -> None:
+    model = make_model()
+    torch.save(model.state_dict(), tmp_path / "a.pth")
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps(numbers(model)))
+    checkpointer = CountsTorchFiles(model)
+    for name in ("a.pth", "a.pkl"):
+        checkpointer.load(str(tmp_path / name))
+    assert checkpointer.count == 1
+    assert is_seven(model)
+
+
 @pytest.mark.parametrize("cls", [LoadsByFvcore, TakesOffAPrefix, ReadsItsOwnFiles, DetectionCheckpointer])
 @pytest.mark.parametrize("suffix", [".pth", ".pkl"])
 def test_a_step_of_loading_may_be_another(
