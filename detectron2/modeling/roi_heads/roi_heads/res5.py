@@ -5,6 +5,7 @@ Boxes are XYXY in input-image pixels.
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
@@ -77,8 +78,9 @@ class Res5ROIHeads(ROIHeads):
             sampling_ratio=node.POOLER_SAMPLING_RATIO,
             pooler_type=node.POOLER_TYPE,
         )
-        # Subclasses may return another stage.
-        res5, channels = cls._build_res5_block(cfg)
+        # Subclasses may return another stage; in the first releases by a method of instances.
+        build: Any = cls._build_res5_block
+        res5, channels = build(cfg) if inspect.ismethod(build) else build(cls, cfg)
         arguments = {
             **super().from_config(cfg),
             "in_features": in_features,
