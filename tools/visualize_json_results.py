@@ -44,6 +44,12 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--output", required=True, metavar="FOLDER", help="folder of the drawings")
     parser.add_argument("--dataset", default="coco_2017_val", help="name of the data set")
     parser.add_argument("--conf-threshold", type=float, default=0.5, help="lowest score to be drawn")
+    parser.add_argument(
+        "--color-by",
+        choices=["class", "instance"],
+        default="class",
+        help="one colour for a class, or a shade of it for each instance",
+    )
     return parser.parse_args(argv)
 
 
@@ -113,13 +119,11 @@ def main(argv: Sequence[str] | None = None) -> None:
             found = to_instances(
                 entries_of[record["image_id"]], picture.shape[:2], class_of, args.conf_threshold
             )
+            predicted, truth = (Visualizer(picture, metadata, color_by=args.color_by) for _ in range(2))
             sheet = side_by_side(
                 [
-                    (
-                        "prediction",
-                        Visualizer(picture, metadata).draw_instance_predictions(found).get_image(),
-                    ),
-                    ("ground truth", Visualizer(picture, metadata).draw_dataset_dict(record).get_image()),
+                    ("prediction", predicted.draw_instance_predictions(found).get_image()),
+                    ("ground truth", truth.draw_dataset_dict(record).get_image()),
                 ]
             )
             name = os.path.splitext(os.path.basename(record["file_name"]))[0] + ".png"
