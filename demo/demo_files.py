@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from detectron2.utils.paths import FreshNames
 from detectron2.utils.user_errors import UserValueError
 
 logger = logging.getLogger("detectron2.demo")
@@ -96,15 +97,11 @@ def plan_outputs(pictures: Mapping[str, str], output: str | None) -> dict[str, s
     if names_a_file(output):
         planned = _plan_file(list(pictures), output)
     else:
-        planned, taken = {}, set()
+        planned, names = {}, FreshNames()
         for picture, name in pictures.items():
             stem, suffix = os.path.splitext(name)
             suffix = suffix if suffix.lower() in DRAWN_SUFFIXES else ".jpg"
-            name, number = stem + suffix, 2
-            while name.lower() in taken:
-                name, number = f"{stem}_{number}{suffix}", number + 1
-            taken.add(name.lower())
-            planned[picture] = os.path.join(output, name)
+            planned[picture] = os.path.join(output, names.take(stem + suffix))
     originals = {os.path.realpath(picture) for picture in pictures}
     for picture, target in planned.items():
         if os.path.realpath(target) in originals:

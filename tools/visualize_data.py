@@ -22,6 +22,7 @@ from detectron2.config.model_registry import class_counts
 from detectron2.data import DatasetCatalog, MetadataCatalog, build_detection_train_loader
 from detectron2.data.detection_utils import convert_image_to_rgb, read_image
 from detectron2.utils.logger import setup_logger
+from detectron2.utils.paths import FreshNames
 from detectron2.utils.user_errors import UserValueError, exit_on_user_error
 from detectron2.visualization.canvas import VisImage
 from detectron2.visualization.class_colors import ColorBy
@@ -137,12 +138,13 @@ def main(argv: Sequence[str] | None = None) -> None:
             sum(len(DatasetCatalog.get(n)) for n in cfg.DATASETS.TRAIN),
         )
     total = args.num_images if args.num_images is not None else total
+    names = FreshNames()
     with logging_redirect_tqdm([logging.getLogger("detectron2")]):
         for name, drawing in tqdm.tqdm(itertools.islice(drawings, total), total=total, unit="picture"):
             if args.show:
                 show(drawing)
             else:
-                drawing.save(os.path.join(args.output_dir, name))
+                drawing.save(os.path.join(args.output_dir, names.take(name)))
     if not args.show:
         logger.info("The drawings are in %s", args.output_dir)
 

@@ -27,6 +27,7 @@ from detectron2.data.detection_utils import read_image
 from detectron2.structures import Boxes, BoxMode, Instances, rle
 from detectron2.utils.file_io import PathManager, atomic_write
 from detectron2.utils.logger import setup_logger
+from detectron2.utils.paths import FreshNames
 from detectron2.utils.user_errors import UserValueError, exit_on_user_error
 from detectron2.visualization.comparison import side_by_side
 from detectron2.visualization.visualizer import Visualizer
@@ -109,6 +110,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     records = DatasetCatalog.get(args.dataset)
     metadata = MetadataCatalog.get(args.dataset)
     class_of = class_mapping(metadata, entries)
+    names = FreshNames()
     with logging_redirect_tqdm([logging.getLogger("detectron2")]):
         for record in tqdm.tqdm(records, unit="picture"):
             try:
@@ -126,7 +128,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                     ("ground truth", truth.draw_dataset_dict(record).get_image()),
                 ]
             )
-            name = os.path.splitext(os.path.basename(record["file_name"]))[0] + ".png"
+            name = names.take(os.path.splitext(os.path.basename(record["file_name"]))[0] + ".png")
             with atomic_write(os.path.join(args.output, name)) as file:
                 Image.fromarray(sheet).save(file, format="PNG")
     logger.info("The drawings are in %s", args.output)
