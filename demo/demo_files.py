@@ -71,7 +71,12 @@ def _pictures_below(root: str, output: str | None) -> Iterator[str]:
                 logger.warning("Skipped the folder %s: %s", path, reason)
                 subfolders.remove(subfolder)
         subfolders.sort()
-        yield from (os.path.join(folder, n) for n in sorted(names) if n.lower().endswith(IMAGE_SUFFIXES))
+        for name in sorted(names):
+            path = os.path.join(folder, name)
+            if name.lower().endswith(IMAGE_SUFFIXES):
+                yield path
+            elif (mimetypes.guess_type(name)[0] or "").startswith("image/"):
+                logger.warning("Skipped %s: folders are searched for %s", path, ", ".join(IMAGE_SUFFIXES))
 
 
 def names_a_file(path: str) -> bool:

@@ -216,13 +216,15 @@ def test_folders_in_folders_are_drawn_or_said_to_be_skipped(
         (pictures / folder).mkdir(parents=True)
         Image.fromarray(np.full((40, 50, 3), 120, dtype=np.uint8)).save(pictures / folder / "a.jpg")
     (pictures / "link").symlink_to(pictures / "deep")
+    (pictures / "drawing.svg").touch()
     out = pictures / "out"
     assert _run(demo, config_file, "--input", str(pictures), "--output", str(out)) == 0
     drawn = sorted(str(p.relative_to(out)) for p in out.rglob("*") if p.is_file())
     assert drawn == ["a.jpg", "b.png", "c.JPG", "deep/er/a.jpg"]
     log = capsys.readouterr().out
     assert all(f"Skipped the folder {pictures}/{name}" in log for name in (".hidden", "out", "link"))
-    found, missing = demo.find_pictures([f"{pictures}/d*", f"{pictures}/*.png"])
+    assert f"Skipped {pictures}/drawing.svg" in log and "notes.txt" not in log
+    found, missing = demo.find_pictures([f"{pictures}/dee*", f"{pictures}/*.png"])
     assert list(found.values()) == ["er/a.jpg", "b.png"] and missing == []
 
 
