@@ -1,8 +1,9 @@
 #!/usr/bin/env python
 """Write ADE20K's label maps as the data sets `ade20k_sem_seg_train` and `ade20k_sem_seg_val` expect them.
 
-In ADEChallengeData2016/annotations, 0 stands for what belongs to none of the 150 classes. The maps that this writes to
-ADEChallengeData2016/annotations_detectron2 have classes from 0 on, and 255 there. Maps that exist are left alone.
+In ADEChallengeData2016/annotations, 0 stands for what belongs to none of the 150 classes. The maps that this
+writes to ADEChallengeData2016/annotations_detectron2 have classes from 0 on, and 255 there. Maps that exist
+are left alone.
 """
 
 from __future__ import annotations
@@ -38,9 +39,9 @@ def convert(input: str | os.PathLike[str], output: str | os.PathLike[str]) -> No
     labels = np.asarray(Image.open(input))
     if labels.dtype != np.uint8 or labels.ndim != 2 or (labels.size and labels.max() > NUM_CLASSES):
         raise UserValueError(
-            f"Expected a map of labels from 0 to {NUM_CLASSES} in {os.fspath(input)!r}, got {labels.dtype} of shape "
-            f"{labels.shape} with values up to {labels.max() if labels.size else 0}. The benchmark's maps are those "
-            "of ADEChallengeData2016, not of the full ADE20K."
+            f"Expected a map of labels from 0 to {NUM_CLASSES} in {os.fspath(input)!r}, got {labels.dtype} "
+            f"of shape {labels.shape} with values up to {labels.max() if labels.size else 0}. The "
+            "benchmark's maps are those of ADEChallengeData2016, not of the full ADE20K."
         )
     shifted = np.where(labels == 0, IGNORED, labels - 1).astype(np.uint8)
     with atomic_write(Path(output)) as file:
@@ -69,8 +70,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     found = [split for split in SPLITS if (folder / "annotations" / split).is_dir()]
     if not found:
         print(
-            f"error: there is no {folder / 'annotations' / SPLITS[0]}. Set --root, or DETECTRON2_DATASETS, to the "
-            "folder that has ADEChallengeData2016/; datasets/README.md shows what lies in it.",
+            f"error: there is no {folder / 'annotations' / SPLITS[0]}. Set --root, or DETECTRON2_DATASETS, "
+            "to the folder that has ADEChallengeData2016/; datasets/README.md shows what lies in it.",
             file=sys.stderr,
         )
         return 1

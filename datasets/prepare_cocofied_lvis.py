@@ -1,8 +1,8 @@
 #!/usr/bin/env python
 """Make files of LVIS v0.5 that have COCO's 80 classes alone, to score COCO's classes by LVIS's rules.
 
-Reads lvis/lvis_v0.5_train.json and lvis/lvis_v0.5_val.json, and writes lvis/lvis_v0.5_{train,val}_cocofied.json beside
-them. Category ids are COCO's there. An annotation, and a label of an image, of any other class is left out.
+Reads lvis/lvis_v0.5_{train,val}.json, and writes lvis/lvis_v0.5_{train,val}_cocofied.json beside them.
+Category ids are COCO's there. An annotation, and a label of an image, of any other class is left out.
 """
 
 from __future__ import annotations
@@ -70,8 +70,8 @@ def keep_coco_classes(content: dict[str, Any]) -> dict[str, Any]:
         content: of the file; it is left as it is.
 
     Returns:
-        A new content: category ids are COCO's, annotations are numbered anew, and categories are those that an
-        annotation or a label of an image has.
+        A new content: category ids are COCO's, annotations are numbered anew, and categories are those that
+        an annotation or a label of an image has.
     """
     known = coco_id_of_synset()
     new_id = {c["id"]: known[c["synset"]] for c in content["categories"] if c["synset"] in known}
@@ -107,15 +107,14 @@ def cocofy_lvis(input_filename: str | os.PathLike[str], output_filename: str | o
     content = json.loads(Path(input_filename).read_text(encoding="utf-8"))
     if not all("synset" in category for category in content["categories"]):
         raise UserValueError(
-            f"Categories of {os.fspath(input_filename)!r} have no 'synset', by which COCO's are found: it is no file "
-            "of LVIS"
+            f"Categories of {os.fspath(input_filename)!r} have no 'synset', by which COCO's are found: it is "
+            "no file of LVIS"
         )
     reduced = keep_coco_classes(content)
     with atomic_write(Path(output_filename)) as file:
         file.write(json.dumps(reduced).encode())
-    print(
-        f"{output_filename}: {len(reduced['categories'])} categories, {len(reduced['annotations'])} annotations"
-    )
+    num_categories, num_annotations = len(reduced["categories"]), len(reduced["annotations"])
+    print(f"{output_filename}: {num_categories} categories, {num_annotations} annotations")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -129,8 +128,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     found = [split for split in SPLITS if (folder / f"{split}.json").is_file()]
     if not found:
         print(
-            f"error: there is no {folder / SPLITS[0]}.json. Set --root, or DETECTRON2_DATASETS, to the folder that "
-            "has lvis/; datasets/README.md shows what lies in it.",
+            f"error: there is no {folder / SPLITS[0]}.json. Set --root, or DETECTRON2_DATASETS, to the "
+            "folder that has lvis/; datasets/README.md shows what lies in it.",
             file=sys.stderr,
         )
         return 1
