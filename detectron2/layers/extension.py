@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import logging
 import os
 from collections.abc import Callable
 from typing import Any
@@ -43,7 +44,13 @@ OPERATORS = (
 )
 
 _LIBRARY = "detectron2._C"
+_TURNED_OFF = "turned off by D2_DISABLE_OPS"
 _DISPATCH_KEYS = {"cpu": "CPU", "cuda": "CUDA"}
+
+# Device types of which a warning was given.
+_WARNED: set[str] = set()
+
+logger = logging.getLogger(__name__)
 
 _Operator = Callable[..., Any]
 _Function = Callable[..., Any]
@@ -52,7 +59,7 @@ _Function = Callable[..., Any]
 def _load_library() -> str:
     """Register the compiled operators; return why that was not possible, or an empty string."""
     if os.environ.get("D2_DISABLE_OPS", "0") not in ("", "0"):
-        return "turned off by D2_DISABLE_OPS"
+        return _TURNED_OFF
     if importlib.util.find_spec(_LIBRARY) is None:
         return f"{_LIBRARY} is not built; {BUILD_HINT}"
     try:
@@ -87,8 +94,27 @@ def missing_reason() -> str:
 
 
 def find_operator(name: str, device: torch.device) -> _Operator | None:
-    """Return the compiled operator `name` if it has a kernel for `device`, else None."""
-    return _KERNELS.get((name, device.type))
+    """Return the compiled operator `name` if it has a kernel for `device`, else None.
+
+    Where there could be kernels but are none, a warning says so, once for the CPU and once for GPUs.
+    """
+    kernel = _KERNELS.get((name, device.type))
+    if kernel is None and not torch.compiler.is_compiling():
+        _warn_of_fallback(device.type)
+    return kernel
+
+
+def _warn_of_fallback(device_type: str) -> None:
+    if device_type not in _DISPATCH_KEYS or device_type in _WARNED or _MISSING_REASON == _TURNED_OFF:
+        return
+    if any(served == device_type for _, served in _KERNELS):
+        return  # this operator alone has no kernel there, by design
+    _WARNED.add(device_type)
+    logger.warning(
+        "Operators run on plain PyTorch on the device %r, with the same numbers, but slowly: %s",
+        device_type,
+        _MISSING_REASON or f"they were built without kernels for it; {BUILD_HINT}",
+    )
 
 
 def fake_kernel(name: str) -> Callable[[_Function], _Function]:
