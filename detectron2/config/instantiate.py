@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import json
 import logging
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from detectron2.utils.registry import locate
@@ -40,20 +43,49 @@ def _dump_field(value: Any) -> Any:
 
 
 def dotted_path(target: Any) -> str:
-    """The path that `locate` finds a class or function by."""
-    return f"{target.__module__}.{target.__qualname__}"
+    """The path that users import a class or function from, `torch.optim.SGD` and not `torch.optim.sgd.SGD`.
+
+    It stays when files move. `public_paths.json` says it for our own files that are not public or export more
+    than others know; elsewhere it is the shortest path that leads to the object.
+    """
+    module_name, name = target.__module__, target.__qualname__
+    parts = module_name.split(".")
+    prefixes = [".".join(parts[:length]) for length in range(1, len(parts))]
+    if parts[0] == "detectron2":
+        homes = _public_paths()
+        home = homes.get(f"{module_name}.{name}") or homes.get(module_name)
+        prefixes = [home, *prefixes] if home else prefixes
+    return next(
+        (f"{prefix}.{name}" for prefix in prefixes if _stands_at(target, prefix)), f"{module_name}.{name}"
+    )
+
+
+@functools.cache
+def _public_paths() -> dict[str, str]:
+    text = (Path(__file__).parent / "public_paths.json").read_text(encoding="utf-8")
+    paths: dict[str, str] = json.loads(text)
+    return paths
+
+
+def _stands_at(target: Any, module_name: str) -> bool:
+    if f"{module_name}.{target.__qualname__}" in sys.modules:
+        return False  # a module of that name would be found first
+    found: Any = sys.modules.get(module_name)
+    for name in target.__qualname__.split("."):
+        found = getattr(found, name, None)
+    return found is target
 
 
 def instantiate(cfg: Any) -> Any:
     """Call what a lazy config describes, its arguments first, from the inside out.
 
     Args:
-        cfg: a mapping with `_target_` (a callable or its dotted path) and its keyword arguments;
-            `_recursive_: False` hands nested configs on as they are. Lists and mappings without `_target_`
-            are searched for such mappings; anything else is returned as it is.
+        cfg: a mapping with `_target_` (a callable, its dotted path, or a config of either) and its keyword
+            arguments; `_recursive_: False` hands nested configs on as they are. Lists and mappings without
+            `_target_` are searched for such mappings; anything else is returned as it is.
 
     Returns:
-        The object. A list config becomes a list.
+        The object. What holds nothing to call is returned as it is.
     """
     omegaconf = sys.modules.get("omegaconf")
     if omegaconf is not None and isinstance(cfg, omegaconf.ListConfig):
@@ -65,7 +97,8 @@ def instantiate(cfg: Any) -> Any:
     if isinstance(cfg, Mapping) and "_target_" in cfg:
         return _call_target(cfg)
     if isinstance(cfg, dict):
-        return {key: instantiate(value) for key, value in cfg.items()}
+        values = {key: instantiate(value) for key, value in cfg.items()}
+        return values if any(values[key] is not cfg[key] for key in cfg) else cfg
     return cfg
 
 
@@ -88,7 +121,7 @@ def _call_target(cfg: Mapping[str, Any]) -> Any:
     arguments = {key: cfg[key] for key in cfg if key not in ("_target_", "_recursive_")}
     if cfg.get("_recursive_", True):
         arguments = {key: instantiate(value) for key, value in arguments.items()}
-    target = cfg["_target_"]
+    target = instantiate(cfg["_target_"])
     if isinstance(target, str):
         name, target = target, locate(target)
     else:

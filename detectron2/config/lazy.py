@@ -13,11 +13,9 @@ from __future__ import annotations
 import builtins
 import inspect
 import logging
-import math
 import os
-import pydoc
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import is_dataclass
@@ -27,9 +25,12 @@ from typing import Any
 import yaml
 from omegaconf import DictConfig, ListConfig, OmegaConf, SCMode
 
-from detectron2.config.config.yaml_reader import evaluate_literal, load_yaml
+from detectron2.config.config.yaml_reader import load_yaml
 from detectron2.config.instantiate import dotted_path, dump_dataclass
+from detectron2.config.override_values import read_value
+from detectron2.config.python_text import as_python
 from detectron2.utils.file_io import PathManager, atomic_write
+from detectron2.utils.registry import locate
 from detectron2.utils.user_errors import (
     UserFileNotFoundError,
     UserImportError,
@@ -127,8 +128,10 @@ class LazyConfig:
     def save(cfg: Any, filename: str) -> None:
         """Write a config as YAML that `load` reads again, callables as their dotted paths.
 
-        What YAML cannot hold (an object, a lambda) is written as text, with a warning: such a file shows the
-        config but does not load to the same.
+        Callables are written under the path that users import them from. What YAML cannot hold (an object, a
+        lambda) is written as text, with a warning: such a file shows the config but does not load to the
+        same. Where cloudpickle is installed, `<filename>.pkl` then holds the config itself, for those who
+        trust it.
 
         Args:
             cfg: an omegaconf config.
@@ -144,6 +147,7 @@ class LazyConfig:
         if unsaved:
             names = ", ".join(unsaved)
             logger.warning("%s does not load to the same config: %s written as text", filename, names)
+            _save_pickled(cfg, f"{filename}.pkl")
         with atomic_write(filename, "w") as file:
             file.write(text)
 
@@ -171,12 +175,14 @@ class LazyConfig:
                 raise UserValueError(f"an override has the form path.to.key=value, got {override!r}")
             if not override.startswith("+"):
                 _require_section(cfg, key, override)
-            OmegaConf.update(cfg, key, _read_value(text), merge=True, force_add=True)
+            OmegaConf.update(cfg, key, read_value(text), merge=True, force_add=True)
         return cfg
 
     @staticmethod
     def to_py(cfg: Any, prefix: str = "cfg.") -> str:
         """Draw a config as Python-like text for people to read; it is not meant to be run.
+
+        Keys are sorted, and lines are broken as formatters do it.
 
         Args:
             cfg: an omegaconf config.
@@ -185,9 +191,7 @@ class LazyConfig:
         plain = (
             OmegaConf.to_container(cfg, resolve=True) if isinstance(cfg, (DictConfig, ListConfig)) else cfg
         )
-        lines: list[str] = []
-        _write_assignments(plain, prefix.rstrip("."), lines)
-        return "\n".join(lines) + "\n"
+        return as_python(plain, prefix)
 
 
 def _as_config(value: Any) -> Any:
@@ -203,12 +207,14 @@ def _caller_file() -> str:
     raise RuntimeError("load_rel needs a caller that is a file")
 
 
-def _run_config_file(filename: str) -> dict[str, Any]:
+def _run_config_file(filename: str, name: str = "") -> dict[str, Any]:
+    """Variables of the module that a file becomes; nothing else knows this module by its name."""
     if not PathManager.isfile(filename):
         raise UserFileNotFoundError(f"config file {filename} does not exist")
     with PathManager.open(filename, "r") as stream:
         source = stream.read()
-    namespace: dict[str, Any] = {"__file__": filename, "__package__": _CFG_PACKAGE_NAME}
+    name = name or _make_module_name(os.path.splitext(os.path.basename(filename))[0])
+    namespace: dict[str, Any] = {"__name__": name, "__file__": filename, "__package__": _CFG_PACKAGE_NAME}
     try:
         code = compile(source, filename, "exec")
     except SyntaxError as e:
@@ -249,11 +255,11 @@ def _import_config(from_file: str, name: str, level: int, variables: tuple[str, 
     for _ in range(level - 1):
         folder = os.path.dirname(folder)
     path = os.path.join(folder, *name.split(".")) if name else folder
-    module = ModuleType(f"{_CFG_PACKAGE_NAME}.{uuid.uuid4().hex}.{name}")
+    module = ModuleType(_make_module_name(name))
     if PathManager.isfile(path + ".py"):
-        values = _run_config_file(path + ".py")
+        values = _run_config_file(path + ".py", module.__name__)
     elif PathManager.isfile(os.path.join(path, "__init__.py")):
-        values = _run_config_file(os.path.join(path, "__init__.py"))
+        values = _run_config_file(os.path.join(path, "__init__.py"), module.__name__)
     elif PathManager.isdir(path):
         values = {}
     else:
@@ -269,6 +275,10 @@ def _import_config(from_file: str, name: str, level: int, variables: tuple[str, 
     return module
 
 
+def _make_module_name(name: str) -> str:
+    return f"{_CFG_PACKAGE_NAME}.{uuid.uuid4().hex}.{name}"
+
+
 class _Dumper(yaml.SafeDumper):
     """Plain YAML, and the one tag that keeps a tuple a tuple."""
 
@@ -282,6 +292,20 @@ class _Dumper(yaml.SafeDumper):
 _Dumper.add_representer(tuple, _Dumper.represent_tuple)
 
 
+def _save_pickled(cfg: Any, filename: str) -> None:
+    try:
+        import cloudpickle  # optional dependency
+    except ImportError:
+        return
+    try:
+        data = cloudpickle.dumps(cfg)
+    except Exception as error:  # objects raise what they like
+        logger.warning("the config cannot be pickled either: %s", error)
+        return
+    with atomic_write(filename) as file:
+        file.write(data)
+
+
 def _to_yaml_types(value: Any, path: tuple[str, ...], unsaved: list[str]) -> Any:
     if isinstance(value, dict):
         return {key: _to_yaml_types(item, (*path, str(key)), unsaved) for key, item in value.items()}
@@ -292,61 +316,19 @@ def _to_yaml_types(value: Any, path: tuple[str, ...], unsaved: list[str]) -> Any
         return value
     if is_dataclass(value) and not isinstance(value, type):
         return _to_yaml_types(dump_dataclass(value), path, unsaved)
-    if callable(value) and pydoc.locate(_dotted_path_or_text(value)) is value:
+    if callable(value) and _is_found_by_path(value):
         return dotted_path(value)
     unsaved.append(".".join(path))
     return str(value)
 
 
-def _dotted_path_or_text(value: Any) -> str:
-    has_path = hasattr(value, "__qualname__") and hasattr(value, "__module__")
-    return dotted_path(value) if has_path else str(value)
-
-
-_WORDS = {"null": None, "true": True, "false": False, "nan": math.nan, "inf": math.inf, "-inf": -math.inf}
-
-
-def _read_value(text: str) -> Any:
-    """Read what an override sets a key to. YAML would take 1:30 for a number, and {x:1} for a set."""
-    text = text.strip()
-    if text.lower() in _WORDS:
-        return _WORDS[text.lower()]
+def _is_found_by_path(value: Any) -> bool:
+    if not isinstance(getattr(value, "__qualname__", None), str) or not getattr(value, "__module__", None):
+        return False
     try:
-        # Python lists, tuples and numbers such as 1e-3 mean here what they mean on the YAML configs' command
-        # line.
-        return evaluate_literal(text)
-    except ValueError:
-        pass
-    entries = _split_at_commas(text[1:-1]) if text[:1] + text[-1:] in ("[]", "{}") else None
-    if entries is None:
-        return text
-    if text[0] == "[":
-        return [_read_value(entry) for entry in entries]
-    pairs = [entry.partition(":") for entry in entries]
-    if not all(colon for _, colon, _ in pairs):
-        raise UserValueError(f"a dict is written as {{key: value, ...}}, got {text!r}")
-    return {_read_value(key): _read_value(value) for key, _, value in pairs}
-
-
-def _split_at_commas(text: str) -> list[str] | None:
-    """Split at the commas that stand in no bracket or quote inside `text`; None where one is not closed."""
-    entries, expected = [""], ""
-    for character in text:
-        in_quotes = expected[-1:] in ("'", '"')
-        if character == expected[-1:]:
-            expected = expected[:-1]
-        elif not in_quotes and character in _CLOSING:
-            expected += _CLOSING[character]
-        if character == "," and not expected:
-            entries.append("")
-        else:
-            entries[-1] += character
-    if expected:
-        return None
-    return entries if text.strip() else []
-
-
-_CLOSING = {"[": "]", "{": "}", "(": ")", "'": "'", '"': '"'}
+        return locate(dotted_path(value)) is value
+    except ImportError:
+        return False
 
 
 def _require_section(cfg: DictConfig, key: str, override: str) -> None:
@@ -368,26 +350,3 @@ def _delete_key(cfg: DictConfig, key: str) -> None:
         del section[name]
     else:
         raise UserKeyError(f"cannot delete {key}: there is no such key")
-
-
-def _write_assignments(node: Any, path: str, lines: list[str]) -> None:
-    if isinstance(node, dict) and node and "_target_" not in node:
-        for key, value in node.items():
-            _write_assignments(value, f"{path}.{key}" if path else str(key), lines)
-    else:
-        lines.append(f"{path} = {_as_expression(node)}")
-
-
-def _as_expression(value: Any) -> str:
-    if isinstance(value, dict):
-        if "_target_" in value:
-            arguments = ", ".join(f"{k}={_as_expression(v)}" for k, v in value.items() if k != "_target_")
-            target = value["_target_"]
-            return f"{target if isinstance(target, str) else _dotted_path_or_text(target)}({arguments})"
-        return "{" + ", ".join(f"{key!r}: {_as_expression(item)}" for key, item in value.items()) + "}"
-    if isinstance(value, (list, tuple)):
-        brackets = "[]" if isinstance(value, list) else "()"
-        return brackets[0] + ", ".join(map(_as_expression, value)) + brackets[1]
-    if isinstance(value, Callable):  # type: ignore[arg-type]  # an abstract class works in isinstance
-        return _dotted_path_or_text(value)
-    return repr(value)

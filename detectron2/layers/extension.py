@@ -41,6 +41,8 @@ OPERATORS = (
     "deform_conv_backward",
     "paste_masks",
     "paste_masks_rle",
+    "ms_deform_attn",
+    "ms_deform_attn_backward",
 )
 
 _LIBRARY = "detectron2._C"

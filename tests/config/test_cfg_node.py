@@ -397,3 +397,13 @@ def test_fork_key_and_backbone_may_stand_in_different_places(tmp_path: Path) -> 
 def test_plain_resnet_stays_one_after_a_dump(tmp_path: Path) -> None:
     cfg = get_cfg()
     assert merged(tmp_path, cfg.dump()).MODEL.BACKBONE.NAME == "build_resnet_backbone"
+
+
+def test_dump_of_dictionaries_in_lists_reads_back(tmp_path: Path) -> None:
+    cfg = CfgNode({"A": [{"x": 1, "y": [{"z": "t"}]}, {"x": 2}], "B": CfgNode({"C": [CfgNode({"d": 1})]})})
+    path = tmp_path / "c.yaml"
+    path.write_text(cfg.dump())
+    other = CfgNode({"A": [], "B": CfgNode({"C": []})})
+    other.merge_from_file(str(path))
+    assert other.A == [{"x": 1, "y": [{"z": "t"}]}, {"x": 2}]
+    assert other.B.C == [{"d": 1}]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import logging
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from detectron2.config import LazyCall, LazyConfig, instantiate
@@ -85,6 +88,31 @@ def test_recursion_can_be_switched_off() -> None:
     assert "_recursive_" not in built.kwargs
 
 
+class Adder:
+    """A class whose instances are called."""
+
+    def __init__(self, first: int) -> None:
+        self.first = first
+
+    def __call__(self, second: int) -> int:
+        return self.first + second
+
+
+def test_target_may_be_a_config(tmp_path: Path) -> None:
+    config = LazyCall(LazyCall(Adder)(first=3))(second=4)
+    assert instantiate(config) == 7
+    config._target_.first = 5
+    assert instantiate(config) == 9
+    assert LazyConfig.to_py(config, "cfg.x").endswith("Adder(first=5)(second=4)\n")
+    LazyConfig.save(config, str(tmp_path / "c.yaml"))
+    assert LazyConfig.load(str(tmp_path / "c.yaml"))._target_.first == 5
+
+
+def test_what_holds_nothing_to_call_is_returned_itself() -> None:
+    for value in ({"a": {"b": 1}}, Recorder(), {}):
+        assert instantiate(value) is value
+
+
 def test_interpolations_are_resolved() -> None:
     config = OmegaConf.create(
         {"size": 5, "call": LazyCall(Recorder)(x="${..size}")}, flags={"allow_objects": True}
@@ -130,6 +158,16 @@ def test_load_python_file_with_relative_imports(tmp_path: Path) -> None:
     assert (train.lr, sizes) == (2.0, [1, 2])
     with pytest.raises(KeyError, match=r"run\.py defines no trian"):
         LazyConfig.load(path, "trian")
+
+
+def test_module_of_a_config_has_a_name_of_its_own(tmp_path: Path) -> None:
+    write(tmp_path, "base.py", "base = dict(name=__name__)\n")
+    path = write(tmp_path, "run.py", "from .base import base\nrun = dict(name=__name__)\nclass C: pass\n")
+    cfg = LazyConfig.load(path)
+    names = {cfg.base.name, cfg.run.name, LazyConfig.load(path).run.name}
+    assert len(names) == 3
+    assert cfg.run.name.endswith(".run") and cfg.base.name.endswith(".base")
+    assert LazyConfig.load(path, "C").__module__.endswith(".run")
 
 
 def test_load_rel_is_relative_to_the_caller() -> None:
@@ -243,15 +281,95 @@ def test_wrong_overrides_are_errors(override: str, error: type[Exception], messa
         LazyConfig.apply_overrides(OmegaConf.create({"a": {"b": 1}}), [override])
 
 
+def test_classes_are_saved_under_public_paths(tmp_path: Path) -> None:
+    from detectron2.layers import ShapeSpec
+    from detectron2.modeling import backbone
+    from detectron2.modeling.backbone.regnet import SimpleStem
+    from detectron2.modeling.backbone.resnet import BasicBlock
+
+    calls = {
+        "sgd": (torch.optim.SGD, "torch.optim.SGD"),
+        "conv": (torch.nn.Conv2d, "torch.nn.Conv2d"),
+        "block": (BasicBlock, "detectron2.modeling.backbone.resnet.BasicBlock"),
+        "stem": (SimpleStem, "detectron2.modeling.backbone.regnet.SimpleStem"),
+        "net": (backbone.ResNet, "detectron2.modeling.ResNet"),
+        "stages": (backbone.ResNet.make_stage, "detectron2.modeling.ResNet.make_stage"),
+        "shape": (ShapeSpec, "detectron2.layers.ShapeSpec"),
+        "plain": (Recorder, f"{__name__}.Recorder"),
+    }
+    cfg = DictConfig({name: LazyCall(f)() for name, (f, _) in calls.items()}, flags={"allow_objects": True})
+    cfg.given = ShapeSpec(channels=3)
+    LazyConfig.save(cfg, str(tmp_path / "c.yaml"))
+    loaded = LazyConfig.load(str(tmp_path / "c.yaml"))
+    assert {name: loaded[name]._target_ for name in calls} == {
+        name: path for name, (_, path) in calls.items()
+    }
+    assert instantiate(loaded.given) == ShapeSpec(channels=3)
+    optimizer = instantiate({**loaded.sgd, "params": [torch.nn.Parameter(torch.zeros(1))], "lr": 0.5})
+    assert type(optimizer) is torch.optim.SGD
+
+
+def test_what_yaml_cannot_hold_is_pickled_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_in = type(sys)("cloudpickle")
+    stand_in.dumps = lambda cfg: f"pickled {list(cfg)}".encode()
+    monkeypatch.setitem(sys.modules, "cloudpickle", stand_in)
+    path = tmp_path / "c.yaml"
+    LazyConfig.save(DictConfig({"f": 3}), str(path))
+    assert not Path(f"{path}.pkl").exists()
+    LazyConfig.save(DictConfig({"f": lambda: 3}, flags={"allow_objects": True}), str(path))
+    assert Path(f"{path}.pkl").read_bytes() == b"pickled ['f']"
+    monkeypatch.setitem(sys.modules, "cloudpickle", None)
+    LazyConfig.save(DictConfig({"f": lambda: 3}, flags={"allow_objects": True}), str(path))
+
+
 def test_to_py_reads_like_python() -> None:
+    inner = LazyCall("fractions.Fraction")(numerator={"y": "a", "x": 2.5, "t": [1, 2, 3, "z", "it's", '"']})
     cfg = DictConfig(
         {
-            "a": {"b": 1, "c": [1, "x"]},
-            "m": LazyCall(Recorder)(x=LazyCall("fractions.Fraction")(numerator=1)),
+            "m": LazyCall("fractions.Fraction")(
+                numerator={"a": 1, "b": "a longer text", "c": inner}, denominator=1
+            ),
+            "l": LazyCall("fractions.Fraction")(numerator=["a long text to break the line behind"] * 3),
+            "a": {"c": [1, "x"], "b": 1, "e": {}},
         },
         flags={"allow_objects": True},
     )
-    lines = LazyConfig.to_py(cfg).splitlines()
-    assert lines[:2] == ["cfg.a.b = 1", "cfg.a.c = [1, 'x']"]
-    assert lines[2].endswith("Recorder(x=fractions.Fraction(numerator=1))")
+    expected = """\
+cfg.a.b = 1
+cfg.a.c = [1, "x"]
+cfg.a.e = {}
+cfg.l = fractions.Fraction(
+    numerator=[
+        "a long text to break the line behind",
+        "a long text to break the line behind",
+        "a long text to break the line behind",
+    ]
+)
+cfg.m = fractions.Fraction(
+    denominator=1,
+    numerator={
+        "a": 1,
+        "b": "a longer text",
+        "c": fractions.Fraction(
+            numerator={"t": [1, 2, 3, "z", "it's", '"'], "x": 2.5, "y": "a"}
+        ),
+    },
+)
+"""
+    assert LazyConfig.to_py(cfg) == expected
     assert LazyConfig.to_py(cfg, prefix="").startswith("a.b = 1\n")
+    ast.parse(expected)
+
+
+def test_to_py_keeps_lines_short_whatever_is_nested() -> None:
+    value: Any = "text"
+    for depth in range(6):
+        value = {
+            "_target_": "some.module.function",
+            "first": [value, (1,)],
+            "second": {"key": (value, depth)},
+        }
+    text = LazyConfig.to_py(DictConfig({"x": value}, flags={"allow_objects": True}))
+    assert max(map(len, text.splitlines())) <= 110
+    (assignment,) = ast.parse(text).body
+    assert ast.unparse(assignment.value).count("some.module.function") == 2**6 - 1

@@ -5,13 +5,16 @@ from __future__ import annotations
 import io
 import math
 import random
+import re
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from detectron2.config import get_cfg
-from detectron2.config.config.yaml_reader import evaluate_literal, load_yaml
+from detectron2.config.config.expressions import evaluate_expression, evaluate_literal
+from detectron2.config.config.yaml_reader import load_yaml
 
 
 def load(text: str) -> dict[str, Any]:
@@ -79,17 +82,50 @@ def test_allow_unsafe_allows_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "line"),
+    ("text", "line", "value"),
     [
-        ("A: 1\nB: 2\nA: 3\n", 3),
-        ("M:\n  A: 1\n  A: 1\n", 3),
-        ("A: {b: 1, b: 2}", 1),
-        ("M: [{x: 1, x: 2}]", 1),
+        ("A: 1\nB: 2\nA: 3\n", 3, {"A": 3, "B": 2}),
+        ("M:\n  A: 1\n  A: 2\n", 3, {"M": {"A": 2}}),
+        ("A: {b: 1, b: 2}", 1, {"A": {"b": 2}}),
+        ("M: [{x: 1, x: 2}]", 1, {"M": [{"x": 2}]}),
+        ("M: {A: 1}\nM: {B: 2}", 2, {"M": {"B": 2}}),
     ],
 )
-def test_duplicate_key_is_an_error_with_its_line(text: str, line: int) -> None:
-    with pytest.raises(ValueError, match=rf"file\.yaml:{line}: key \w+ appears twice"):
-        load(text)
+def test_of_equal_keys_the_last_counts_with_a_warning(
+    text: str, line: int, value: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert load(text) == value
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert re.match(rf"file\.yaml:{line}: key \w+ stands twice", record.getMessage())
+
+
+def test_short_files_stay_small() -> None:
+    levels = "".join(f"a{i}: &a{i} {{x: *a{i - 1}, y: *a{i - 1}}}\n" for i in range(1, 60))
+    for text in (f"a0: &a0 {{x: 1}}\n{levels}", "a: &a {x: *a}"):
+        with pytest.raises(ValueError, match=r"file\.yaml: its aliases stand for more than"):
+            load(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "S: !!python/object:detectron2.layers.shape_spec.ShapeSpec"
+        " {channels: 8, height: null, stride: 4, width: null}",
+        "S: !!python/object/new:detectron2.layers.shape_spec.ShapeSpec [8, null, null, 4]",
+    ],
+)
+def test_shape_of_another_writer_is_read_as_data(text: str) -> None:
+    expected = {
+        "_target_": "detectron2.layers.shape_spec.ShapeSpec",
+        "channels": 8,
+        "height": None,
+        "width": None,
+        "stride": 4,
+    }
+    assert load(text) == {"S": expected}
+    with pytest.raises(ValueError, match="refused"):
+        load(text.replace("detectron2.layers", "elsewhere.layers"))
 
 
 def test_equal_keys_of_different_sections_are_fine() -> None:
@@ -222,3 +258,89 @@ def test_work_is_bounded() -> None:
     ten = "[0, 1, 2, 3, 4, 5, 6, 7, 8, 9]"
     with pytest.raises(ValueError, match="steps"):
         evaluate_literal(f"[a for a in {ten} for b in {ten} for c in {ten} for d in {ten} for e in {ten}]")
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "[int(x * 0.1 * 1024) for x in range(5, 21)]",
+        "[round(x * 1.5, 1) for x in range(3)]",
+        "[float(x) for x in ('1e-3', 2, True)]",
+        "max([min(3, 1.5), len((1, 2, 3))])",
+        "sum(x * x for x in range(10))",
+        "sum([1, 2], 0.5)",
+        "[[min(a, b) for a in range(2)] for b in range(0, 9, 4)]",
+        "[len(x) for x in ['ab', [], [1, [2]]]]",
+        "round(2.5)",
+        "int('12') + int(-3.9)",
+        "[max for max in [1]]",
+    ],
+)
+def test_functions_of_numbers_have_pythons_value(expression: str) -> None:
+    expected = eval(expression)  # the reference: Python itself, on our own constants
+    value = evaluate_expression(expression)
+    assert value == expected
+    assert type(value) is type(expected)
+    assert load(f'A: !!python/object/apply:eval ["{expression}"]') == {"A": expected}
+
+
+def test_range_is_a_list() -> None:
+    assert evaluate_expression("range(2, 5)") == [2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "int",
+        "abs(1)",
+        "eval('1')",
+        "open('PWNED', 'w')",
+        "int.from_bytes(1)",
+        "(int)(1)(2)",
+        "int()",
+        "int('10', 2)",
+        "round(1, ndigits=2)",
+        "min(1, key=len)",
+        "max([])",
+        "max(['a', 'b'])",
+        "sum([[1], [2]], [])",
+        "sum(*[1])",
+        "int('x')",
+        "float('inf')",
+        "float('nan')",
+        "int(float('1e300'))",
+        "round(5, -10 ** 17)",
+        "round(1.5, 2.0)",
+        "len(3)",
+        "range(1.0)",
+        "range(10 ** 12)",
+        "range(-10 ** 18, 10 ** 18)",
+        "range(0, 1, 0)",
+        "[range(5000) for x in range(3)]",
+        "[sum(a) for a in [range(3000)] for b in range(3000)]",
+        "[max(a) for a in [range(3000)] for b in range(3000)]",
+        "[[a for b in range(3000)] for a in [range(3000)]]",
+        "9 ** 9 ** 9",
+        "int(9) ** int(65)",
+        "(int(x) for x in [1])",
+        "[x for x in range(3) if x]",
+    ],
+)
+def test_functions_neither_call_nor_cost_more(
+    expression: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    start = time.perf_counter()
+    with pytest.raises(ValueError, match="expression"):
+        evaluate_expression(expression)
+    assert time.perf_counter() - start < 2
+    assert not (tmp_path / "PWNED").exists()
+
+
+def test_lists_inside_themselves_do_not_explode() -> None:
+    expression = "1"
+    for level in range(40):
+        expression = f"[[x{level}, x{level}] for x{level} in [{expression}]]"
+    for text in (expression, f"sum({expression})", f"[1 + x for x in {expression}]"):
+        with pytest.raises(ValueError, match="expression"):
+            evaluate_expression(text)

@@ -176,7 +176,7 @@ class _ConfigDumper(yaml.SafeDumper):
 
 
 def _as_plain(value: Any, path: tuple[str, ...]) -> Any:
-    if isinstance(value, _CfgNode):
+    if isinstance(value, Mapping):  # also in a list, where it is no section
         return {key: _as_plain(child, (*path, str(key))) for key, child in value.items()}
     if isinstance(value, (list, tuple)):
         return [_as_plain(item, path) for item in value]
@@ -185,7 +185,7 @@ def _as_plain(value: Any, path: tuple[str, ...]) -> Any:
         return value
     raise UserTypeError(
         f"{'.'.join(path)} holds {value!r} of type {type(value).__name__}; a config to dump may hold "
-        "text, numbers, bools, None, lists and tuples"
+        "text, numbers, bools, None, lists, tuples and dictionaries"
     )
 
 
