@@ -14,11 +14,13 @@ import importlib
 import importlib.util
 import logging
 import os
+import warnings
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.jit import TracerWarning  # type: ignore[attr-defined]  # public all the same
 
 from .tracing import is_tracing
 
@@ -49,6 +51,8 @@ _LIBRARY = "detectron2._C"
 _TURNED_OFF = "turned off by D2_DISABLE_OPS"
 _DISPATCH_KEYS = {"cpu": "CPU", "cuda": "CUDA"}
 
+# Operators whose plain PyTorch form torch.jit.trace can follow.
+_TRACEABLE = ("paste_masks",)
 # Device types of which a warning was given.
 _WARNED: set[str] = set()
 
@@ -103,6 +107,13 @@ def find_operator(name: str, device: torch.device) -> _Operator | None:
     kernel = _KERNELS.get((name, device.type))
     if kernel is None and not torch.compiler.is_compiling():
         _warn_of_fallback(device.type)
+        if is_tracing() and name not in _TRACEABLE:
+            warnings.warn(
+                f"{name} runs in plain Python here, whose result for the example is a constant of the trace. "
+                f"For a program that is right for other inputs, {BUILD_HINT}",
+                TracerWarning,
+                stacklevel=3,
+            )
     return kernel
 
 

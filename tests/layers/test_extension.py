@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 
 import pytest
 import torch
@@ -60,3 +61,13 @@ def test_a_build_without_cuda_is_told_on_a_gpu_only(
     assert extension.find_operator("nms", torch.device("cuda")) is None
     (record,) = warnings_of.records
     assert "on the device 'cuda'" in record.getMessage() and "built without kernels" in record.getMessage()
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.trace. is deprecated:DeprecationWarning")
+def test_a_trace_of_plain_python_is_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(extension, "_KERNELS", {})
+    monkeypatch.setattr(extension, "_WARNED", {"cpu"})
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        torch.jit.trace(lambda boxes: nms(boxes, boxes[:, 0], 0.5), (torch.rand(3, 4),), check_trace=False)
+    assert any("nms runs in plain Python here" in str(warning.message) for warning in caught)
