@@ -1,6 +1,15 @@
 """Facade: the public path of what lives in `detectron2.visualization`."""
 
+from detectron2.data.catalog import MetadataCatalog as MetadataCatalog
+from detectron2.structures.boxes import Boxes as Boxes
+from detectron2.structures.boxes import BoxMode as BoxMode
+from detectron2.structures.keypoints import Keypoints as Keypoints
+from detectron2.structures.masks import BitMasks as BitMasks
+from detectron2.structures.masks import PolygonMasks as PolygonMasks
+from detectron2.structures.rotated_boxes import RotatedBoxes as RotatedBoxes
 from detectron2.visualization.canvas import VisImage as VisImage
+from detectron2.visualization.colors import random_color as random_color
+from detectron2.visualization.compat_names import PanopticPrediction as _PanopticPrediction
 from detectron2.visualization.labels import make_labels as _create_text_labels
 from detectron2.visualization.masks import GenericMask as GenericMask
 from detectron2.visualization.painter import BLACK as _BLACK

@@ -93,7 +93,7 @@ def convert_image_to_rgb(image: np.ndarray | torch.Tensor, format: str) -> np.nd
     return np.asarray(Image.frombytes(format, (width, height), pixels.tobytes()).convert("RGB"))
 
 
-def _make_upright(image: Image.Image) -> Image.Image:
+def make_upright(image: Image.Image) -> Image.Image:
     """Undo the orientation that the camera noted in EXIF, if there is a readable one."""
     try:
         orientation = image.getexif().get(EXIF_ORIENT)
@@ -122,7 +122,7 @@ def read_image(file_name: str, format: str | None = None) -> np.ndarray:
     try:
         with PathManager.open(file_name, "rb") as file:
             image: Any = Image.open(file)
-            return convert_PIL_to_numpy(_make_upright(image), format)
+            return convert_PIL_to_numpy(make_upright(image), format)
     except FileNotFoundError as e:
         raise UserFileNotFoundError(f"Image {str(file_name)!r} does not exist.") from e
     except UnidentifiedImageError as e:

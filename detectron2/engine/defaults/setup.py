@@ -45,7 +45,7 @@ def default_setup(cfg: Any, args: argparse.Namespace) -> None:
         OSError: the output folder cannot be made or written to.
     """
     setup_environment()
-    output_dir = _setting(cfg, "OUTPUT_DIR", "train.output_dir", default="")
+    output_dir = find_setting(cfg, "OUTPUT_DIR", "train.output_dir", default="")
     if output_dir and comm.is_main_process():
         _make_writable_folder(output_dir)
     rank = comm.get_rank()
@@ -60,7 +60,7 @@ def default_setup(cfg: Any, args: argparse.Namespace) -> None:
     _set_seeds_and_backends(cfg, eval_only=getattr(args, "eval_only", False))
 
 
-def _setting(cfg: Any, *names: str, default: Any) -> Any:
+def find_setting(cfg: Any, *names: str, default: Any) -> Any:
     """Return the first of several dotted keys that the config has."""
     for name in names:
         node = cfg
@@ -103,15 +103,15 @@ def _save_config(cfg: Any, path: str) -> None:
 
 
 def _set_seeds_and_backends(cfg: Any, eval_only: bool) -> None:
-    seed = _setting(cfg, "SEED", "train.seed", default=-1)
+    seed = find_setting(cfg, "SEED", "train.seed", default=-1)
     # Ranks differ on purpose: equal ones would draw the same augmentations for different images.
     seed_all_rng(None if seed < 0 else seed + comm.get_rank())
     # Evaluation meets an image size too seldom for benchmarking to pay.
     if not eval_only:
-        torch.backends.cudnn.benchmark = _setting(
+        torch.backends.cudnn.benchmark = find_setting(
             cfg, "CUDNN_BENCHMARK", "train.cudnn_benchmark", default=False
         )
-    precision = _setting(cfg, "FLOAT32_PRECISION", "train.float32_precision", default="")
+    precision = find_setting(cfg, "FLOAT32_PRECISION", "train.float32_precision", default="")
     if precision:
         torch.set_float32_matmul_precision(precision)
 

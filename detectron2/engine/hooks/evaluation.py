@@ -39,16 +39,16 @@ class EvalHook(HookBase):
         next_iter = self.trainer.iter + 1
         # The last iteration is left to after_train: evaluating the same weights twice helps nobody.
         if self._period > 0 and next_iter % self._period == 0 and next_iter != self.trainer.max_iter:
-            self._evaluate()
+            self._do_eval()
 
     def after_train(self) -> None:
         # Not after an error. "+ 1" because trainers with their own loop end at max_iter - 1.
         if self._eval_after_train and self.trainer.iter + 1 >= self.trainer.max_iter:
-            self._evaluate()
+            self._do_eval()
         # It is often a closure over the trainer; letting go of it frees the model.
         self._func = None
 
-    def _evaluate(self) -> None:
+    def _do_eval(self) -> None:
         assert self._func is not None, "evaluation after the end of training"
         results = self._func()
         if results:

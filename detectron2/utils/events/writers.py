@@ -152,8 +152,9 @@ class CommonMetricPrinter(EventWriter):
         if iteration == self._max_iter:
             # Hooks that run after the last step reach here once more, with nothing new to say.
             return
+        eta = self._get_eta(storage)
         parts = [
-            self._eta_text(storage),
+            "" if eta is None else f"eta: {eta}",
             f"iter: {iteration}",
             *self._loss_texts(storage),
             *self._time_texts(storage),
@@ -163,9 +164,10 @@ class CommonMetricPrinter(EventWriter):
             parts.append(f"max_mem: {torch.cuda.max_memory_allocated() / 2**20:.0f}M")
         self.logger.info("  ".join(part for part in parts if part))
 
-    def _eta_text(self, storage: EventStorage) -> str:
+    def _get_eta(self, storage: EventStorage) -> str | None:
+        """Time left, as "1:02:03", or None where it is not known."""
         seconds = self._seconds_left(storage)
-        return "" if seconds is None else f"eta: {datetime.timedelta(seconds=int(seconds))}"
+        return None if seconds is None else str(datetime.timedelta(seconds=int(seconds)))
 
     def _seconds_left(self, storage: EventStorage) -> float | None:
         if self._max_iter is None:
