@@ -35,6 +35,7 @@ from detectron2.engine import (
 )
 from detectron2.evaluation import inference_on_dataset, print_csv_format
 from detectron2.utils import comm
+from detectron2.utils.logger import DETAILS
 from detectron2.utils.user_errors import UserValueError, exit_on_user_error
 
 logger = logging.getLogger("detectron2.tools.lazyconfig_train_net")
@@ -117,7 +118,7 @@ def main(args: argparse.Namespace) -> Mapping[str, Any] | None:
         cfg = load_config(args)
         default_setup(cfg, args)
         model = instantiate(cfg.model).to(cfg.train.device)
-        logger.info("Model:\n%s", model)
+        logger.info("Model:\n%s", model, extra=DETAILS)
         if not args.eval_only:
             do_train(cfg, model, args.resume)
             return None

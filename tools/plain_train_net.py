@@ -77,7 +77,9 @@ def do_train(cfg: CfgNode, model: nn.Module, resume: bool) -> None:
     checkpointer = DetectionCheckpointer(model, cfg.OUTPUT_DIR, optimizer=optimizer, scheduler=scheduler)
     loaded = checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
     start = loaded.get("iteration", -1) + 1 if resume else 0
-    saver = PeriodicCheckpointer(checkpointer, solver.CHECKPOINT_PERIOD, max_iter=solver.MAX_ITER)
+    saver = PeriodicCheckpointer(
+        checkpointer, solver.CHECKPOINT_PERIOD, solver.MAX_ITER, max_to_keep=solver.CHECKPOINT_KEEP or None
+    )
     writers = default_writers(cfg.OUTPUT_DIR, solver.MAX_ITER) if comm.is_main_process() else []
 
     logger.info("Training from iteration %d to %d", start, solver.MAX_ITER)

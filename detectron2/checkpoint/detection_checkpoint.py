@@ -320,6 +320,8 @@ def _find_places(
     flag = notes.get("matching_heuristics")
     match_endings = isinstance(flag, (bool, int, str, np.bool_)) and bool(flag)
     has_own_names = any(name in model_state for name in weights)
+    if has_own_names and all(name in model_state or _is_obsolete(name) for name in weights):
+        match_endings = False  # nothing is left to match, whatever kind of file it is
     if match_endings and str(notes.get("__author__")) == "Caffe2":
         weights = OrderedDict(convert_c2_detectron_names(weights)[0])
     elif not has_own_names and (translator := find_translator(weights)) is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from detectron2.config.instantiate import dotted_path
 from detectron2.structures.boxes import Boxes
 from detectron2.structures.instances import Instances
+from detectron2.structures.masks import ROIMasks
 from detectron2.utils.env import import_file
 from detectron2.utils.offer import left_out, left_out_class, offer
 from detectron2.utils.registry import locate
@@ -61,6 +62,8 @@ offer(
 )
 offer(
     "detectron2.export.flatten",
+    Boxes,
+    ROIMasks,
     locate,
     _convert_target_to_string=dotted_path,
     lazily={"patch_builtin_len": "detectron2.export.torchscript_patch:patch_builtin_len"},

@@ -21,6 +21,7 @@ from .compat_names import log_stream_buffer_size as _get_log_stream_buffer_size 
 from .user_errors import UserValueError, is_for_user
 
 __all__ = [
+    "DETAILS",
     "create_small_table",
     "log_every_n",
     "log_every_n_seconds",
@@ -28,45 +29,81 @@ __all__ = [
     "setup_logger",
 ]
 
+DETAILS = {"has_details": True}
+"""`extra` of messages of many lines for those who look for them: the console shows the first line."""
+
+_PLAIN_FORMAT = "[%(asctime)s] %(name)s %(levelname)s: %(message)s"
 _COLORS = {"green": 32, "yellow": 33, "red": 31}
 
 
-def _paint(text: str, color: str, *, underlined: bool = False) -> str:
-    return f"\033[{'4;' if underlined else ''}{_COLORS[color]}m{text}\033[0m"
+_BLINK, _UNDERLINE = 5, 4
+
+
+def _paint(text: str, color: str, *attributes: int) -> str:
+    codes = (*reversed(attributes), _COLORS[color])
+    return "".join(f"\033[{code}m" for code in codes) + f"{text}\033[0m"
 
 
 class _Formatter(logging.Formatter):
-    """Shorten the root of logger names; on a terminal mark warnings and errors in colour."""
+    """Shorten the root of the names of loggers below it."""
 
-    def __init__(self, fmt: str, *, root_name: str, abbrev_name: str, colored: bool = False) -> None:
+    def __init__(self, fmt: str, *, root_name: str, abbrev_name: str) -> None:
         super().__init__(fmt, datefmt="%m/%d %H:%M:%S")
         self._root_name = root_name
         self._abbrev_name = abbrev_name
-        self._colored = colored
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         full_name = record.name
-        if full_name == self._root_name or full_name.startswith(self._root_name + "."):
+        if full_name.startswith(self._root_name + "."):
             record.name = (self._abbrev_name + full_name[len(self._root_name) :]).strip(".")
         try:
-            text = super().formatMessage(record)
+            return super().formatMessage(record)
         finally:
             record.name = full_name  # other handlers see the same record
-        if self._colored and record.levelno >= logging.WARNING:
-            label = "WARNING" if record.levelno == logging.WARNING else "ERROR"
-            text = f"{_paint(label, 'red', underlined=record.levelno > logging.WARNING)} {text}"
-        return text
 
 
 class _ConsoleFormatter(_Formatter):
-    """Leave out the traceback of an error that the user can mend: the message says what to do."""
+    """Lines without levels but for warnings and errors, in colour on a terminal.
+
+    The traceback of an error that the user can mend is left out: the message says what to do. Of `DETAILS`
+    the first line is shown where a log file has the rest.
+    """
+
+    def __init__(self, *, root_name: str, abbrev_name: str, has_levels: bool, colored: bool) -> None:
+        prefix = "[%(asctime)s %(name)s]: "
+        fmt = (
+            _PLAIN_FORMAT if has_levels else (_paint(prefix, "green") if colored else prefix) + "%(message)s"
+        )
+        super().__init__(fmt, root_name=root_name, abbrev_name=abbrev_name)
+        self._has_levels = has_levels
+        self._colored = colored
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        text = super().formatMessage(record)
+        if self._has_levels or record.levelno < logging.WARNING:
+            return text
+        is_error = record.levelno > logging.WARNING
+        label, attributes = ("ERROR", (_BLINK, _UNDERLINE)) if is_error else ("WARNING", (_BLINK,))
+        return f"{_paint(label, 'red', *attributes) if self._colored else label} {text}"
 
     def format(self, record: logging.LogRecord) -> str:
+        if getattr(record, "has_details", False):
+            record = self._shorten(record)
         error = record.exc_info[1] if record.exc_info else None
         if error is not None and is_for_user(error):
             record = copy.copy(record)  # other handlers see the same record, and write all of it
             record.exc_info = record.exc_text = None
         return super().format(record)
+
+    def _shorten(self, record: logging.LogRecord) -> logging.LogRecord:
+        handlers = logging.getLogger(self._root_name).handlers
+        path = next((handler.log_path for handler in handlers if isinstance(handler, _LogFileHandler)), None)
+        first, *rest = record.getMessage().splitlines()
+        if path is None or not rest:
+            return record
+        short = copy.copy(record)
+        short.msg, short.args = "%s %d lines in %s", (first, len(rest), path)
+        return short
 
 
 class _StdoutHandler(logging.StreamHandler):  # type: ignore[type-arg]  # not subscriptable in Python 3.10
@@ -116,7 +153,8 @@ def setup_logger(
         output: a file ending in ".txt" or ".log", or a folder for "log.txt"; None writes no file. Processes
             other than 0 append ".rankN" to the file name.
         distributed_rank: rank of this process; only 0 writes to the console.
-        color: colour the console. A console that is no terminal stays plain.
+        color: write `[time name]: message` to the console, in colour if that is a terminal. Without it the
+            console gets the lines of the file, `[time] name LEVEL: message`.
         name: the logger.
         abbrev_name: stands for `name` in the lines; "" leaves it out. None takes "d2" for detectron2, else
             `name`.
@@ -133,25 +171,25 @@ def setup_logger(
         abbrev_name = "d2" if name == "detectron2" else name
 
     if configure_stdout and distributed_rank == 0 and not _has_handler(logger, _StdoutHandler):
-        colored = color and sys.stdout.isatty()
-        _add_handler(logger, _StdoutHandler(), abbrev_name, colored)
+        console = _ConsoleFormatter(
+            root_name=name,
+            abbrev_name=abbrev_name,
+            has_levels=not color,
+            colored=color and sys.stdout.isatty(),
+        )
+        _add_handler(logger, _StdoutHandler(), console)
     if output is not None:
         path = _log_file_path(output, distributed_rank)
         if not any(h.log_path == path for h in logger.handlers if isinstance(h, _LogFileHandler)):
             PathManager.mkdirs(os.path.dirname(path) or ".")
-            _add_handler(logger, _LogFileHandler(path), abbrev_name, colored=False)
+            plain = _Formatter(_PLAIN_FORMAT, root_name=name, abbrev_name=abbrev_name)
+            _add_handler(logger, _LogFileHandler(path), plain)
     return logger
 
 
-def _add_handler(logger: logging.Logger, handler: logging.Handler, abbrev_name: str, colored: bool) -> None:
-    prefix = "[%(asctime)s] %(name)s %(levelname)s:"
-    if colored:  # the formatter writes levels from warning on itself, in colour
-        prefix = _paint("[%(asctime)s %(name)s]:", "green")
+def _add_handler(logger: logging.Logger, handler: logging.Handler, formatter: logging.Formatter) -> None:
     handler.setLevel(logging.DEBUG)
-    kind = _ConsoleFormatter if isinstance(handler, _StdoutHandler) else _Formatter
-    handler.setFormatter(
-        kind(f"{prefix} %(message)s", root_name=logger.name, abbrev_name=abbrev_name, colored=colored)
-    )
+    handler.setFormatter(formatter)
     logger.addHandler(handler)
 
 

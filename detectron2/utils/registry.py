@@ -25,8 +25,8 @@ class Registry(_Registry):  # type: ignore[misc]  # fvcore has no types
     It is a `fvcore.common.registry.Registry`, so code that checks for that type accepts it. Its errors help:
     an unknown name lists near matches, a second registration says who holds the name.
 
-    An entry that gives way (`register(overridable=True)`) is for a name of our own that others may have had for
-    theirs: who registers that name gets it, whoever comes first, and the log says so.
+    An entry that gives way (`register(overridable=True)`) is for a name of our own that others may have for
+    theirs: they get it, whoever comes first, and the log says so.
     """
 
     def __init__(self, name: str) -> None:

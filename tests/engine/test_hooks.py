@@ -87,7 +87,7 @@ def test_timer_leaves_out_warmup_and_later_hooks(
             clock[0] += 60
 
     with caplog.at_level(logging.INFO):
-        trainer = run([hooks.IterationTimer(warmup_iter=1), Advance()], 5, 8)
+        trainer = run([hooks.IterationTimer(warmup_iter=2), Advance()], 5, 8)
     assert trainer.storage.history("time").values() == [(2.0, 6), (2.0, 7)]
     assert "2 iterations took 0:00:04" in caplog.text
     assert "with hooks 0:03:04" in caplog.text  # 60 s after each of the three steps
@@ -97,6 +97,25 @@ def test_timer_says_nothing_about_a_run_shorter_than_its_warmup(caplog: pytest.L
     with caplog.at_level(logging.INFO):
         run([hooks.IterationTimer()], 0, 2)
     assert "iterations took" not in caplog.text
+
+
+def test_a_line_a_second_shows_that_a_run_has_begun(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = [100.0]
+    monkeypatch.setattr("detectron2.engine.hooks.writing.time.perf_counter", lambda: clock[0])
+
+    class Advance(HookBase):
+        def after_step(self) -> None:
+            clock[0] += 0.5
+
+    with caplog.at_level(logging.INFO):
+        run([Advance(), hooks.PeriodicWriter([], period=6)], 0, 20)
+    lines = [message for message in caplog.messages if "first report" in message]
+    assert lines == [
+        "Step 2 is done; the first report comes in 4 steps",
+        "Step 4 is done; the first report comes in 2 steps",
+    ]
 
 
 class RecordingWriter(EventWriter):

@@ -19,7 +19,7 @@ from torch import nn
 from detectron2.config import CfgNode, LazyConfig, get_cfg
 from detectron2.engine import create_ddp_model, default_argument_parser, default_setup, default_writers
 from detectron2.utils import env
-from detectron2.utils.events import CommonMetricPrinter, JSONWriter
+from detectron2.utils.events import CommonMetricPrinter, JSONWriter, TensorboardXWriter
 
 
 @pytest.fixture(autouse=True)
@@ -144,21 +144,21 @@ def test_a_full_disk_is_found_when_the_folder_exists(tmp_path: Path, monkeypatch
     def refuse(*args: object, **kwargs: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("detectron2.engine.defaults.setup.tempfile.TemporaryFile", refuse)
+    monkeypatch.setattr("detectron2.engine.defaults.output_folder.tempfile.TemporaryFile", refuse)
     with pytest.raises(OSError, match="No space left"):
         default_setup(make_cfg(tmp_path), argparse.Namespace())
 
 
-def test_writers_leave_out_tensorboard_where_it_is_missing(
+def test_writers_of_a_run_that_never_starts_leave_nothing_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    with caplog.at_level("INFO"):
-        writers = default_writers(str(tmp_path / "out"), max_iter=5)
-    assert [type(writer) for writer in writers] == [CommonMetricPrinter, JSONWriter]
+    writers = default_writers(str(tmp_path / "out"), max_iter=5)
+    assert [type(writer) for writer in writers] == [CommonMetricPrinter, JSONWriter, TensorboardXWriter]
     assert sum("TensorBoard" in message for message in caplog.messages) == 1
     for writer in writers:
         writer.close()
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_one_process_needs_no_wrapper() -> None:

@@ -174,7 +174,7 @@ def test_a_model_may_return_one_loss() -> None:
     model = SingleLoss()
     trainer = SimpleTrainer(model, EndlessBatches(make_samples(4)), make_optimizer(model))
     trainer.train(0, 2)
-    assert set(trainer.storage.latest()) == {"total_loss", "data_time"}
+    assert set(trainer.storage.latest()) == {"total_loss", "data_time", "rank_data_time"}
 
 
 @pytest.mark.parametrize("output", [{}, [], None])
@@ -341,6 +341,7 @@ def test_write_metrics_can_be_called_by_other_loops() -> None:
             {"loss_a": torch.tensor(1.0), "loss_b": torch.tensor([2.0])}, 0.5, 4, "val_"
         )
     assert storage.latest() == {
+        "rank_data_time": (0.5, 4),
         "data_time": (0.5, 4),
         "val_total_loss": (3.0, 4),
         "loss_a": (1.0, 4),

@@ -130,12 +130,29 @@ def test_json_writer_writes_one_line_per_iteration_and_nothing_twice(tmp_path: P
         storage.put_scalar("lr", 0.25, smoothing_hint=False)
         storage.put_scalar("loss", 3.0, cur_iter=3)
         storage.put_scalar("ap", math.nan, smoothing_hint=False)
+        storage.put_scalar("gap", -math.inf, smoothing_hint=False)
         writer.write()
     writer.close()
     first, second, third = read_lines(path)
     assert first == {"iteration": 0, "lr": 0.5}
     assert second == {"iteration": 3, "loss": 3.0}
-    assert third.keys() == {"iteration", "lr", "ap"} and math.isnan(third["ap"])
+    assert third == {"iteration": 4, "lr": 0.25, "ap": None, "gap": None}
+    assert "NaN" not in path.read_text() and "Infinity" not in path.read_text()
+
+
+def test_metrics_of_an_earlier_run_are_set_aside(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "metrics.json"
+    for run in range(3):
+        writer = JSONWriter(str(path))
+        with EventStorage() as storage:
+            for _ in range(2):
+                storage.put_scalar("run", run)
+                writer.write()
+                storage.step()
+        writer.close()
+    runs = {file.name: [line["run"] for line in read_lines(file)] for file in tmp_path.iterdir()}
+    assert runs == {"metrics_1.json": [0, 0], "metrics_2.json": [1, 1], "metrics.json": [2, 2]}
+    assert "metrics_2.json" in caplog.messages[-1]
 
 
 @pytest.mark.parametrize("left_behind", ["", '{"iteration": 1}\n', '{"iteration": 1}\n{"iterat'])
@@ -160,8 +177,13 @@ def test_printer_shows_eta_losses_times_and_rate(caplog: pytest.LogCaptureFixtur
             storage.put_scalar("lr", 0.001, smoothing_hint=False)
             storage.step()
         storage.iter = 10
+        storage.put_scalar("[metric]accuracy", 0.125)
+        storage.put_scalar("accuracy", 0.5)
         printer.write()
     line = caplog.messages[-1]
+    assert line.startswith(
+        " eta: 0:03:00  iter: 10  total_loss: 2.5  loss_cls: 1.25  [metric]accuracy: 0.125  "
+    )
     # 101 - 10 - 1 iterations are left, 2 seconds each.
     for part in (
         "eta: 0:03:00",
@@ -187,6 +209,7 @@ def test_printer_estimates_from_its_own_clock_without_a_timer(
         printer.write()
     first, second = caplog.messages
     assert "eta" not in first
+    assert "lr: N/A" in first
     assert "eta: 0:00:30" in second  # 3 s/it and 10 left
 
 
@@ -196,16 +219,38 @@ def test_printer_says_nothing_after_the_last_iteration(caplog: pytest.LogCapture
     assert not caplog.messages
 
 
-def test_tensorboard_writer_says_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_subclass_may_tell_the_time_left_itself(caplog: pytest.LogCaptureFixture) -> None:
+    class Patient(CommonMetricPrinter):
+        def _get_eta(self, storage: EventStorage) -> str | None:
+            return f"after {storage.iter}"
+
+    with caplog.at_level(logging.INFO), EventStorage(3):
+        Patient(max_iter=5).write()
+    assert caplog.messages[-1].startswith(" eta: after 3  iter: 3")
+
+
+def test_tensorboard_writer_without_the_package_warns_once_and_writes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    with pytest.raises(ImportError, match="pip install tensorboard"):
-        TensorboardXWriter(str(tmp_path))
+    writer = TensorboardXWriter(str(tmp_path))
+    with EventStorage() as storage:
+        for _ in range(2):
+            storage.put_scalar("lr", 1.0)
+            writer.write()
+    writer.close()
+    (message,) = caplog.messages
+    assert "pip install tensorboard" in message
+    assert list(tmp_path.iterdir()) == []
 
 
 class FakeSummaryWriter:
     """Stands in for the class of torch.utils.tensorboard."""
 
+    made: list[dict[str, object]] = []
+
     def __init__(self, log_dir: str, **kwargs: object) -> None:
+        self.made.append(kwargs)
         self.calls: list[tuple[object, ...]] = []
 
     def add_scalar(self, *args: object) -> None:
@@ -225,15 +270,33 @@ def test_tensorboard_writer_writes_what_is_new(tmp_path: Path, monkeypatch: pyte
     module = type(sys)("torch.utils.tensorboard")
     module.SummaryWriter = FakeSummaryWriter  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
-    writer = TensorboardXWriter(str(tmp_path))
+    TensorboardXWriter(str(tmp_path)).close()
+    assert FakeSummaryWriter.made == []
+    writer = TensorboardXWriter(str(tmp_path), comment="c")
     with EventStorage(start_iter=1) as storage:
+        writer.write()
+        assert FakeSummaryWriter.made == []
         storage.put_scalar("lr", 0.5, smoothing_hint=False)
         storage.put_image("scene", torch.zeros(3, 4, 5))
         storage.put_histogram("weights", torch.ones(2))
         writer.write()
         writer.write()
     writer.close()
+    assert FakeSummaryWriter.made == [{"comment": "c"}]
     assert writer._writer.calls == [("lr", 0.5, 1), ("scene", (3, 4, 5), 1), ("weights", 1), ("close",)]
+
+
+def test_tensorboard_file_appears_with_the_first_write(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard", reason="`make install` brings it")
+    writer = TensorboardXWriter(str(tmp_path / "events"))
+    with EventStorage() as storage:
+        writer.write()
+        assert not (tmp_path / "events").exists()
+        storage.put_scalar("lr", 0.5)
+        writer.write()
+    writer.close()
+    (file,) = (tmp_path / "events").iterdir()
+    assert file.name.startswith("events.out.tfevents") and b"lr" in file.read_bytes()
 
 
 def test_a_writer_must_implement_write() -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+import re
+import sys
 from pathlib import Path
 
 import pytest
 
 from detectron2.utils import logger as logger_module
 from detectron2.utils.logger import (
+    DETAILS,
     create_small_table,
     log_every_n,
     log_every_n_seconds,
@@ -16,18 +19,60 @@ from detectron2.utils.logger import (
     setup_logger,
 )
 
+TIME = r"\d\d/\d\d \d\d:\d\d:\d\d"
+
 
 def test_console_and_file_get_each_message_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for _ in range(2):
         log = setup_logger(str(tmp_path), name="detectron2")
     logging.getLogger("detectron2.engine.x").info("hello %d", 3)
     log.warning("careful")
-    console = capsys.readouterr().out.splitlines()
-    assert len(console) == 2
-    assert console[0].endswith("d2.engine.x INFO: hello 3")
-    assert console[1].endswith("careful") and "WARNING" in console[1]
+    log.error("over")
+    first, second, third = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(rf"\[{TIME} d2\.engine\.x\]: hello 3", first)
+    assert re.fullmatch(rf"WARNING \[{TIME} detectron2\]: careful", second)
+    assert re.fullmatch(rf"ERROR \[{TIME} detectron2\]: over", third)
     lines = (tmp_path / "log.txt").read_text().splitlines()
-    assert [line.split("] ")[1] for line in lines] == ["d2.engine.x INFO: hello 3", "d2 WARNING: careful"]
+    assert [re.fullmatch(rf"\[{TIME}\] (.*)", line)[1] for line in lines] == [
+        "d2.engine.x INFO: hello 3",
+        "detectron2 WARNING: careful",
+        "detectron2 ERROR: over",
+    ]
+
+
+def test_console_is_coloured_on_a_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    log = setup_logger(name="detectron2")
+    log.info("a")
+    log.warning("b")
+    log.critical("c")
+    first, second, third = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(rf"\x1b\[32m\[{TIME} detectron2\]: \x1b\[0ma", first)
+    assert second.startswith("\x1b[5m\x1b[31mWARNING\x1b[0m \x1b[32m[")
+    assert third.startswith("\x1b[4m\x1b[5m\x1b[31mERROR\x1b[0m \x1b[32m[")
+
+
+def test_details_stay_in_the_file_where_there_is_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = setup_logger(name="detectron2")
+    log.info("Model:\n%s", "a\nb", extra=DETAILS)
+    assert capsys.readouterr().out.endswith("Model:\na\nb\n")
+    setup_logger(str(tmp_path), name="detectron2")
+    logging.getLogger("detectron2.x").info("Model:\n%s", "a\nb", extra=DETAILS)
+    logging.getLogger("detectron2.x").info("Scores:\n%s", "a\nb")
+    logging.getLogger("detectron2.x").info("One line", extra=DETAILS)
+    first, *rest = capsys.readouterr().out.splitlines()
+    assert first.endswith(f"d2.x]: Model: 2 lines in {tmp_path / 'log.txt'}")
+    assert rest[0].endswith("Scores:") and rest[1:3] == ["a", "b"] and rest[3].endswith(": One line")
+    assert "Model:\na\nb\n" in (tmp_path / "log.txt").read_text()
+
+
+def test_without_colour_the_console_has_the_lines_of_the_file(capsys: pytest.CaptureFixture[str]) -> None:
+    setup_logger(name="detectron2", color=False).warning("b")
+    assert re.fullmatch(rf"\[{TIME}\] detectron2 WARNING: b\n", capsys.readouterr().out)
 
 
 def test_other_ranks_write_their_own_file_and_no_console(
@@ -43,7 +88,7 @@ def test_names_and_propagation(capsys: pytest.CaptureFixture[str]) -> None:
     log = setup_logger(name="fvcore", abbrev_name="", enable_propagation=True)
     assert log.propagate
     logging.getLogger("fvcore.common").info("a")
-    assert capsys.readouterr().out.endswith("] common INFO: a\n")
+    assert capsys.readouterr().out.endswith(" common]: a\n")
 
 
 def test_console_can_be_left_alone(capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import errno
 import logging
 import os
-import tempfile
 from typing import Any
 
 import torch
@@ -15,6 +13,12 @@ from torch.nn.parallel import DistributedDataParallel
 
 from detectron2.collect_env import collect_env_info
 from detectron2.config.config.node import CfgNode
+from detectron2.engine.defaults.output_folder import (
+    choose_output_folder,
+    make_writable_folder,
+    set_output_folder,
+    tell_of_other_folder,
+)
 from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng, setup_environment
 from detectron2.utils.events.writers import (
@@ -24,7 +28,7 @@ from detectron2.utils.events.writers import (
     TensorboardXWriter,
 )
 from detectron2.utils.file_io import PathManager, atomic_write
-from detectron2.utils.logger import setup_logger
+from detectron2.utils.logger import DETAILS, setup_logger
 
 __all__ = ["create_ddp_model", "default_setup", "default_writers"]
 
@@ -37,27 +41,39 @@ def default_setup(cfg: Any, args: argparse.Namespace) -> None:
     Before all that, the set-up that DETECTRON2_ENV_MODULE names is run; `utils.env.setup_environment` tells
     what it is.
 
+    A training that does not resume, in a folder where another process has trained before, goes to the next
+    free one: `output_2` for `output`. The config then says so, a frozen one too.
+
     Args:
         cfg: a `CfgNode`, or a lazy config that keeps the same settings under `train`.
-        args: parsed command line; it is logged, and `eval_only` is looked at where present.
+        args: parsed command line; it is logged. Where it has `resume`, a folder that is in use is left alone
+            unless that is set or `eval_only` is.
 
     Raises:
         OSError: the output folder cannot be made or written to.
     """
     setup_environment()
-    output_dir = find_setting(cfg, "OUTPUT_DIR", "train.output_dir", default="")
-    if output_dir and comm.is_main_process():
-        _make_writable_folder(output_dir)
+    eval_only = bool(getattr(args, "eval_only", False))
+    asked = output_dir = find_setting(cfg, "OUTPUT_DIR", "train.output_dir", default="")
+    if output_dir:
+        # Without the flag the script decides later whether it resumes.
+        starts_anew = not eval_only and not getattr(args, "resume", True)
+        output_dir = choose_output_folder(asked, starts_anew=starts_anew)
+        if output_dir != asked:
+            set_output_folder(cfg, output_dir)
+        if comm.is_main_process():
+            make_writable_folder(output_dir)
     rank = comm.get_rank()
     setup_logger(output_dir or None, distributed_rank=rank, name="fvcore")
     setup_logger(output_dir or None, distributed_rank=rank)
 
+    tell_of_other_folder(asked, output_dir)
     logger.info("Process %d of %d", rank, comm.get_world_size())
-    logger.info("Environment:\n%s", collect_env_info())
+    logger.info("Environment:\n%s", collect_env_info(), extra=DETAILS)
     logger.info("Command line arguments: %s", args)
     if output_dir and comm.is_main_process():
-        _save_config(cfg, os.path.join(output_dir, "config.yaml"))
-    _set_seeds_and_backends(cfg, eval_only=getattr(args, "eval_only", False))
+        _save_config(cfg, os.path.join(output_dir, "config.yaml"), eval_only=eval_only)
+    _set_seeds_and_backends(cfg, eval_only=eval_only)
 
 
 def find_setting(cfg: Any, *names: str, default: Any) -> Any:
@@ -73,24 +89,13 @@ def find_setting(cfg: Any, *names: str, default: Any) -> Any:
     return default
 
 
-def _make_writable_folder(path: str) -> None:
-    """Find out before hours of training, and not at the first checkpoint, that nothing can be written."""
-    try:
-        PathManager.mkdirs(path)
-        if os.path.isdir(path):  # a path manager may keep the folder elsewhere
-            with tempfile.TemporaryFile(dir=path):
-                pass
-    except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else str(error)
-        raise OSError(
-            error.errno or errno.EACCES,
-            f"The output folder cannot be written to ({reason}). Set OUTPUT_DIR to another folder. The "
-            "folder is",
-            path,
-        ) from error
-
-
-def _save_config(cfg: Any, path: str) -> None:
+def _save_config(cfg: Any, path: str, *, eval_only: bool) -> None:
+    if eval_only and PathManager.isfile(path):
+        text = cfg.dump() if isinstance(cfg, CfgNode) else str(cfg)
+        logger.info(
+            "Evaluating with this config; %s stays the one of the training:\n%s", path, text, extra=DETAILS
+        )
+        return
     if isinstance(cfg, CfgNode):
         with atomic_write(path, "w") as file:
             file.write(cfg.dump())
@@ -99,7 +104,7 @@ def _save_config(cfg: Any, path: str) -> None:
 
         LazyConfig.save(cfg, path)
     with PathManager.open(path) as file:
-        logger.info("Running with this config, saved to %s:\n%s", path, file.read())
+        logger.info("Running with this config, saved to %s:\n%s", path, file.read(), extra=DETAILS)
 
 
 def _set_seeds_and_backends(cfg: Any, eval_only: bool) -> None:
@@ -117,22 +122,18 @@ def _set_seeds_and_backends(cfg: Any, eval_only: bool) -> None:
 
 
 def default_writers(output_dir: str, max_iter: int | None = None) -> list[EventWriter]:
-    """Make the writers of a usual run: the console, metrics.json, and TensorBoard where it is installed.
+    """Make the writers of a usual run: the console, metrics.json and TensorBoard.
 
     Args:
         output_dir: folder of their files.
         max_iter: the end of the run, for the estimate of the time left.
     """
     PathManager.mkdirs(output_dir)
-    writers: list[EventWriter] = [
+    return [
         CommonMetricPrinter(max_iter),
         JSONWriter(os.path.join(output_dir, "metrics.json")),
+        TensorboardXWriter(output_dir),
     ]
-    try:
-        writers.append(TensorboardXWriter(output_dir))
-    except ImportError:
-        logger.info("TensorBoard is not installed: the metrics go to the console and to metrics.json only.")
-    return writers
 
 
 def create_ddp_model(model: nn.Module, *, fp16_compression: bool = False, **kwargs: Any) -> nn.Module:

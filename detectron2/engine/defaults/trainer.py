@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import weakref
-from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -13,10 +13,18 @@ from torch import nn
 
 from detectron2.checkpoint.detection_checkpoint import DetectionCheckpointer
 from detectron2.config.config.node import CfgNode
+from detectron2.data.build.class_ids import fill_class_counts
 from detectron2.data.build.loaders import build_detection_test_loader, build_detection_train_loader
+from detectron2.engine.defaults.evaluation import evaluate_test_sets
+from detectron2.engine.defaults.evaluation_checks import check_test_sets
 from detectron2.engine.defaults.run_notes import describe_run
 from detectron2.engine.defaults.scaling import scale_to_processes
 from detectron2.engine.defaults.setup import create_ddp_model, default_writers
+from detectron2.engine.defaults.step_trainer import (
+    PartOfStepTrainer,
+    make_step_trainer,
+    warn_of_random_frozen_norms,
+)
 from detectron2.engine.evaluators import build_evaluator
 from detectron2.engine.hooks.checkpoints import PeriodicCheckpointer
 from detectron2.engine.hooks.evaluation import EvalHook
@@ -24,44 +32,46 @@ from detectron2.engine.hooks.precise_bn import PreciseBN, find_training_batch_no
 from detectron2.engine.hooks.schedule import LRScheduler
 from detectron2.engine.hooks.timing import IterationTimer
 from detectron2.engine.hooks.writing import PeriodicWriter
-from detectron2.engine.train_loop.amp_trainer import AMPTrainer
 from detectron2.engine.train_loop.base import HookBase, TrainerBase
 from detectron2.engine.train_loop.simple_trainer import SimpleTrainer
-from detectron2.evaluation.evaluator import DatasetEvaluator, inference_on_dataset
-from detectron2.evaluation.testing import print_csv_format, verify_results
-from detectron2.layers.batch_norm import FrozenBatchNorm2d
+from detectron2.evaluation.evaluator import DatasetEvaluator
+from detectron2.evaluation.testing import verify_results
 from detectron2.modeling.meta_arch.build import build_model
 from detectron2.solver.build import build_lr_scheduler, build_optimizer
 from detectron2.utils import comm
 from detectron2.utils.env import setup_environment
 from detectron2.utils.events.writers import EventWriter
-from detectron2.utils.logger import setup_logger
-from detectron2.utils.user_errors import UserValueError
+from detectron2.utils.logger import DETAILS, setup_logger
 
 __all__ = ["DefaultTrainer"]
 
 logger = logging.getLogger(__name__)
-
-_AMP_DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 class DefaultTrainer(TrainerBase):
     """Train as a config says: model, optimizer, data, schedule, checkpoints, evaluation and logs.
 
     A subclass usually overrides one of the `build_*` methods. The step itself is that of an inner
-    `SimpleTrainer` or `AMPTrainer`, `self._trainer`.
+    `SimpleTrainer` or `AMPTrainer`, `self._trainer`. A subclass with another `__init__` calls that of
+    `TrainerBase`, sets the attributes below that it needs, and registers its hooks; one without an inner
+    trainer writes `run_step` itself.
 
     Attributes:
         cfg: the config, scaled to the number of processes.
         scheduler: the learning rate schedule.
         checkpointer: saves the model and this trainer.
-        model, data_loader, optimizer: those of the inner trainer.
+        model, data_loader, optimizer: those of the inner trainer, where there is one; they may be replaced.
 
     Example:
         trainer = DefaultTrainer(cfg)
         trainer.resume_or_load()  # MODEL.WEIGHTS, or the last checkpoint
         trainer.train()
     """
+
+    model = PartOfStepTrainer()
+    data_loader = PartOfStepTrainer()
+    optimizer = PartOfStepTrainer()
+    _last_eval_results: Mapping[str, Any] = MappingProxyType({})
 
     def __init__(self, cfg: CfgNode) -> None:
         """
@@ -74,13 +84,15 @@ class DefaultTrainer(TrainerBase):
         if not logging.getLogger("detectron2").isEnabledFor(logging.INFO):
             setup_logger()
         cfg = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size())
+        cfg = fill_class_counts(cfg)
 
         model = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)
         data_loader = self.build_train_loader(cfg)
+        check_test_sets(cfg, has_own_evaluators=not _is_default(type(self).build_evaluator))
         # Frozen statistics do not change, and those of NaiveSyncBatchNorm are equal everywhere anyway.
         model = create_ddp_model(model, broadcast_buffers=False)
-        self._trainer: TrainerBase = _make_step_trainer(cfg, model, data_loader, optimizer)
+        self._trainer: TrainerBase = make_step_trainer(cfg, model, data_loader, optimizer)
 
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         self.checkpointer = DetectionCheckpointer(model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
@@ -88,7 +100,6 @@ class DefaultTrainer(TrainerBase):
         self.start_iter = 0
         self.max_iter = cfg.SOLVER.MAX_ITER
         self.cfg = cfg
-        self._last_eval_results: Mapping[str, Any] = {}
         self.register_hooks(self.build_hooks())
 
     @staticmethod
@@ -109,7 +120,7 @@ class DefaultTrainer(TrainerBase):
     def build_model(cls, cfg: CfgNode) -> nn.Module:
         """Make the model on its device, with random weights."""
         model = build_model(cfg)
-        logger.info("Model:\n%s", model)
+        logger.info("Model:\n%s", model, extra=DETAILS)
         return model
 
     @classmethod
@@ -138,24 +149,6 @@ class DefaultTrainer(TrainerBase):
         """Make the evaluator of one test set, by default the one that its metadata names."""
         return build_evaluator(cfg, dataset_name)
 
-    @property
-    def model(self) -> nn.Module:
-        """The model, in its data parallel wrapper where there is one."""
-        model: nn.Module = self._trainer.model  # type: ignore[attr-defined]  # whatever stands in has these three
-        return model
-
-    @property
-    def data_loader(self) -> Iterable[Any]:
-        """The training data loader."""
-        loader: Iterable[Any] = self._trainer.data_loader  # type: ignore[attr-defined]  # as above
-        return loader
-
-    @property
-    def optimizer(self) -> torch.optim.Optimizer:
-        """The optimizer."""
-        optimizer: torch.optim.Optimizer = self._trainer.optimizer  # type: ignore[attr-defined]  # as above
-        return optimizer
-
     def build_hooks(self) -> list[HookBase | None]:
         """Make the hooks of a run, in the order in which they are called.
 
@@ -170,7 +163,11 @@ class DefaultTrainer(TrainerBase):
             LRScheduler(),
             self._build_precise_bn(),
             # Processes hold the same weights: one of them saves.
-            PeriodicCheckpointer(self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD)
+            PeriodicCheckpointer(
+                self.checkpointer,
+                cfg.SOLVER.CHECKPOINT_PERIOD,
+                max_to_keep=cfg.SOLVER.CHECKPOINT_KEEP or None,
+            )
             if comm.is_main_process()
             else None,
             EvalHook(cfg.TEST.EVAL_PERIOD, self._test_and_keep_results),
@@ -212,7 +209,7 @@ class DefaultTrainer(TrainerBase):
                 self.cfg.OUTPUT_DIR,
             )
         if not (self.cfg.MODEL.WEIGHTS or (resume and has_checkpoint)):
-            _warn_of_random_frozen_norms(self.cfg, self.model)
+            warn_of_random_frozen_norms(self.cfg, self.model)
         self.checkpointer.resume_or_load(self.cfg.MODEL.WEIGHTS, resume=resume)
         if resume and has_checkpoint:
             # The stored iteration was finished.
@@ -243,18 +240,23 @@ class DefaultTrainer(TrainerBase):
         )
 
     def before_train(self) -> None:
-        # Here and not in __init__: a subclass may have replaced the inner trainer.
-        self._trainer.outer = weakref.proxy(self)
+        # Here and not in __init__: a subclass may have replaced the inner trainer, or have none.
+        if "_trainer" in self.__dict__:
+            self._trainer.outer = weakref.proxy(self)
         super().before_train()
 
     def run_step(self) -> None:
+        if "_trainer" not in self.__dict__:  # the step of another base class of a subclass
+            super().run_step()
+            return
         self._trainer.iter = self.iter
         self._trainer.run_step()
 
     def after_train(self) -> None:
         try:
-            if isinstance(self._trainer, SimpleTrainer):
-                self._trainer.flush_metrics()
+            inner = self.__dict__.get("_trainer")
+            if isinstance(inner, SimpleTrainer):
+                inner.flush_metrics()
         finally:
             super().after_train()
 
@@ -275,63 +277,25 @@ class DefaultTrainer(TrainerBase):
         Returns:
             Results by task; with several test sets, such a dict by the name of the set.
         """
-        names = list(cfg.DATASETS.TEST)
-        if isinstance(evaluators, DatasetEvaluator):
-            evaluators = [evaluators]
-        if evaluators is not None and len(evaluators) != len(names):
-            raise UserValueError(f"{len(names)} test sets need as many evaluators, got {len(evaluators)}.")
-        results: OrderedDict[str, Any] = OrderedDict()
-        for index, name in enumerate(names):
-            evaluator = _given_or_built(cls, cfg, name, evaluators[index] if evaluators else None)
-            if evaluator is None:
-                results[name] = {}
-                continue
-            results[name] = inference_on_dataset(model, cls.build_test_loader(cfg, name), evaluator)
-            if comm.is_main_process():
-                logger.info("Results of %s in CSV format:", name)
-                print_csv_format(results[name])
-        return results[names[0]] if len(names) == 1 else results
+        return evaluate_test_sets(cls, cfg, model, evaluators)
 
     def state_dict(self) -> dict[str, Any]:
         state = super().state_dict()
-        state["_trainer"] = self._trainer.state_dict()
+        if "_trainer" in self.__dict__:
+            state["_trainer"] = self._trainer.state_dict()
+        elif "optimizer" in self.__dict__:
+            state["optimizer"] = self.optimizer.state_dict()
         return state
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         super().load_state_dict(state_dict)
-        self._trainer.load_state_dict(state_dict["_trainer"])
+        if "_trainer" in self.__dict__:
+            self._trainer.load_state_dict(state_dict["_trainer"])
+        elif "optimizer" in self.__dict__:
+            self.optimizer.load_state_dict(state_dict["optimizer"])
 
 
-def _make_step_trainer(
-    cfg: CfgNode, model: nn.Module, data_loader: Iterable[Any], optimizer: torch.optim.Optimizer
-) -> SimpleTrainer:
-    if not cfg.SOLVER.AMP.ENABLED:
-        return SimpleTrainer(model, data_loader, optimizer)
-    name = cfg.SOLVER.AMP.DTYPE
-    if name not in _AMP_DTYPES:
-        raise UserValueError(f"SOLVER.AMP.DTYPE must be one of {', '.join(_AMP_DTYPES)}, got {name!r}.")
-    return AMPTrainer(model, data_loader, optimizer, precision=_AMP_DTYPES[name])
-
-
-def _given_or_built(
-    cls: type[DefaultTrainer], cfg: CfgNode, name: str, given: DatasetEvaluator | None
-) -> DatasetEvaluator | None:
-    if given is not None:
-        return given
-    try:
-        return cls.build_evaluator(cfg, name)
-    except NotImplementedError as error:
-        logger.warning("%s is not evaluated. %s", name, error)
-        return None
-
-
-def _warn_of_random_frozen_norms(cfg: CfgNode, model: nn.Module) -> None:
-    """Say that random weights behind constant norms, which rescale nothing, all but surely diverge."""
-    if cfg.MODEL.RESNETS.NORM == "FrozenBN" and any(
-        isinstance(module, FrozenBatchNorm2d) for module in model.modules()
-    ):
-        logger.warning(
-            "MODEL.WEIGHTS is empty, so training starts from random weights, and MODEL.RESNETS.NORM FrozenBN "
-            "keeps their activations as large as they are: expect a diverging loss. Give pre-trained "
-            "weights, or set MODEL.RESNETS.NORM BN and MODEL.BACKBONE.FREEZE_AT 0."
-        )
+def _is_default(build_evaluator: Callable[..., Any]) -> bool:
+    """Whether a subclass has left `build_evaluator` as it is here."""
+    function = getattr(build_evaluator, "__func__", None)
+    return function is getattr(DefaultTrainer.build_evaluator, "__func__")  # noqa: B009  # mypy sees a function

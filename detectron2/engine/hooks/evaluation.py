@@ -49,6 +49,7 @@ class EvalHook(HookBase):
         self._func = None
 
     def _do_eval(self) -> None:
+        """Evaluate and put the results into the storage; a step that subclasses may override."""
         assert self._func is not None, "evaluation after the end of training"
         results = self._func()
         if results:

@@ -22,7 +22,8 @@ class IterationTimer(HookBase):
     def __init__(self, warmup_iter: int = 3) -> None:
         """
         Args:
-            warmup_iter: this many first iterations are left out: workers start and kernels are chosen there.
+            warmup_iter: the iteration, counted from 1, that is the first to be timed: workers start and
+                kernels are chosen before.
         """
         self._warmup_iter = warmup_iter
         self._train_start = time.perf_counter()
@@ -41,7 +42,7 @@ class IterationTimer(HookBase):
     def after_step(self) -> None:
         assert self._step_start is not None, "after_step without before_step"
         now = time.perf_counter()
-        if self.trainer.iter - self.trainer.start_iter < self._warmup_iter:
+        if self.trainer.iter - self.trainer.start_iter + 1 < self._warmup_iter:
             self._train_start = now
             return
         seconds = now - self._step_start

@@ -69,13 +69,14 @@ class TrainerBase:
             gradients too.
     """
 
+    outer: TrainerBase | None = None
+
     def __init__(self) -> None:
         self._hooks: list[HookBase] = []
         self.iter: int = 0
         self.start_iter: int = 0
         self.max_iter: int
         self.storage: EventStorage
-        self.outer: TrainerBase | None = None
 
     def register_hooks(self, hooks: list[HookBase | None]) -> None:
         """Add hooks behind those that are registered already; None entries are left out.

@@ -53,10 +53,14 @@ class StepRecord:
     def write(self) -> None:
         """Average the losses over all processes and put them into the storage. All processes must call it.
 
+        The main process gets the averages; "rank_data_time" is what every process waited itself.
+
         Raises:
             FloatingPointError: a loss is NaN or infinite, in any process. It is raised in all of them, so
                 that none waits for another.
         """
+        storage = get_event_storage()
+        storage.put_scalar("rank_data_time", self.data_time, cur_iter=self.iteration)
         per_rank: list[tuple[dict[str, float], float]] = comm.all_gather((self._numbers(), self.data_time))
         losses_per_rank = [losses for losses, _ in per_rank]
         losses = _mean_over_ranks(losses_per_rank)
@@ -65,7 +69,6 @@ class StepRecord:
             raise UserFloatingPointError(self._describe_non_finite(losses_per_rank))
         if not comm.is_main_process():
             return
-        storage = get_event_storage()
         slowest = max(seconds for _, seconds in per_rank)
         storage.put_scalar("data_time", slowest, cur_iter=self.iteration)
         storage.put_scalar(f"{self.prefix}total_loss", total, cur_iter=self.iteration)

@@ -40,14 +40,18 @@ def has_event_storage() -> bool:
 
 
 class EventStorage:
-    """Collect scalars (with their history), images and histograms under the iteration they belong to."""
+    """Collect scalars (with their history), images and histograms under the iteration they belong to.
+
+    Attributes:
+        start_iter: the iteration that it began with; 0 where the run is not the continuation of another.
+    """
 
     def __init__(self, start_iter: int = 0) -> None:
         """
         Args:
             start_iter: the iteration that the next event belongs to.
         """
-        self._iter = int(start_iter)
+        self._iter = self.start_iter = int(start_iter)
         self._current_prefix = ""
         self._history: defaultdict[str, HistoryBuffer] = defaultdict(HistoryBuffer)
         self._latest_scalars: dict[str, tuple[float, int]] = {}

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import datetime
+import functools
+import itertools
 import json
 import logging
+import math
+import os
 import time
 from collections import defaultdict
 from typing import IO, Any
@@ -13,7 +17,9 @@ import torch
 
 from detectron2.utils.events.storage import EventStorage, get_event_storage
 from detectron2.utils.file_io import PathManager
-from detectron2.utils.user_errors import UserImportError, UserNotImplementedError
+from detectron2.utils.user_errors import UserNotImplementedError
+
+logger = logging.getLogger(__name__)
 
 __all__ = ["CommonMetricPrinter", "EventWriter", "JSONWriter", "TensorboardXWriter"]
 
@@ -33,8 +39,9 @@ class JSONWriter(EventWriter):
     """Append one JSON object per iteration to a file, so that a run that is resumed continues its own file.
 
     Each line holds "iteration" and the scalars that belong to it, e.g.
-    `{"iteration": 19, "loss_cls": 1.52, "lr": 0.02}`. NaN is written as `NaN`, which Python's and pandas'
-    readers accept.
+    `{"iteration": 19, "loss_cls": 1.52, "lr": 0.02}`. NaN and infinities, which JSON does not have, are null.
+    The file holds one run: one that starts at iteration 0 sets the file of an earlier run aside under the
+    next free name, such as `metrics_1.json`.
     """
 
     def __init__(self, json_file: str, window_size: int = 20) -> None:
@@ -51,6 +58,8 @@ class JSONWriter(EventWriter):
     def _open(self) -> IO[str]:
         # At the first write and not before: a trainer that is built and never run leaves nothing behind.
         if self._file_handle is None:
+            if get_event_storage().start_iter == 0:
+                _set_aside(self._path)
             # A killed run can leave half a line; the next line must not be glued to it.
             cut_short = _ends_without_newline(self._path)
             self._file_handle = PathManager.open(self._path, "a")
@@ -70,13 +79,28 @@ class JSONWriter(EventWriter):
         self._last_write = max(per_iteration)
         file = self._open()
         for iteration in sorted(per_iteration):
-            scalars = {"iteration": iteration, **per_iteration[iteration]}
-            file.write(json.dumps(scalars, sort_keys=True) + "\n")
+            scalars = {name: _json_number(value) for name, value in per_iteration[iteration].items()}
+            line = json.dumps({"iteration": iteration, **scalars}, sort_keys=True, allow_nan=False)
+            file.write(line + "\n")
         file.flush()
 
     def close(self) -> None:
         if self._file_handle is not None:
             self._file_handle.close()
+
+
+def _json_number(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _set_aside(path: str) -> None:
+    """Rename what another run has left under this name."""
+    if not PathManager.isfile(path):
+        return
+    stem, suffix = os.path.splitext(path)
+    number = next(n for n in itertools.count(1) if not PathManager.exists(f"{stem}_{n}{suffix}"))
+    PathManager.mv(path, f"{stem}_{number}{suffix}")
+    logger.warning("%s is of an earlier run, and is now called %s_%d%s", path, stem, number, suffix)
 
 
 def _ends_without_newline(path: str) -> bool:
@@ -90,7 +114,10 @@ def _ends_without_newline(path: str) -> bool:
 
 
 class TensorboardXWriter(EventWriter):
-    """Write scalars, images and histograms as TensorBoard event files."""
+    """Write scalars, images and histograms as TensorBoard event files.
+
+    Where tensorboard is not installed, it says so once and writes nothing.
+    """
 
     def __init__(self, log_dir: str, window_size: int = 20, **kwargs: Any) -> None:
         """
@@ -98,22 +125,30 @@ class TensorboardXWriter(EventWriter):
             log_dir: folder of the event files.
             window_size: the medians of noisy scalars are over this many last iterations.
             kwargs: further arguments of `torch.utils.tensorboard.SummaryWriter`.
-
-        Raises:
-            ImportError: the tensorboard package is not installed.
         """
         self._window_size = window_size
         self._last_write = -1
+        self._arguments = {"log_dir": log_dir, **kwargs}
+        self._summary_writer: type[Any] | None = None
         try:
             from torch.utils.tensorboard import SummaryWriter  # optional dependency
-        except ImportError as error:
-            raise UserImportError(
-                "TensorboardXWriter needs the package 'tensorboard', which is not installed. Install it with "
-                "`pip install tensorboard`, or leave this writer out: metrics.json holds the same numbers."
-            ) from error
-        self._writer = SummaryWriter(log_dir, **kwargs)
+        except ImportError:
+            logger.warning(
+                "The package 'tensorboard' is not installed: no TensorBoard files are written, metrics.json"
+                " holds the same numbers. `pip install tensorboard` brings it."
+            )
+        else:
+            self._summary_writer = SummaryWriter
+
+    @functools.cached_property
+    def _writer(self) -> Any:
+        # Made when there is something to write: it opens its file at once.
+        assert self._summary_writer is not None
+        return self._summary_writer(**self._arguments)
 
     def write(self) -> None:
+        if self._summary_writer is None:
+            return
         storage = get_event_storage()
         newest = self._last_write
         for name, (value, iteration) in storage.latest_with_smoothing_hint(self._window_size).items():
@@ -129,11 +164,15 @@ class TensorboardXWriter(EventWriter):
         storage.clear_histograms()
 
     def close(self) -> None:
-        self._writer.close()
+        if "_writer" in self.__dict__:
+            self._writer.close()
 
 
 class CommonMetricPrinter(EventWriter):
-    """Log one line: time left, iteration, losses, seconds per iteration, learning rate and GPU memory."""
+    """Log one line: time left, iteration, losses, metrics, seconds per iteration, learning rate, GPU memory.
+
+    Metrics are the scalars with "[metric]" in their names. A subclass may override `_get_eta`.
+    """
 
     def __init__(self, max_iter: int | None = None, window_size: int = 20) -> None:
         """
@@ -154,18 +193,19 @@ class CommonMetricPrinter(EventWriter):
             return
         eta = self._get_eta(storage)
         parts = [
-            "" if eta is None else f"eta: {eta}",
+            f"eta: {eta}" if eta else "",
             f"iter: {iteration}",
-            *self._loss_texts(storage),
+            *self._median_texts(storage, "loss"),
+            *self._median_texts(storage, "[metric]"),
             *self._time_texts(storage),
             self._lr_text(storage),
         ]
         if torch.cuda.is_available():
             parts.append(f"max_mem: {torch.cuda.max_memory_allocated() / 2**20:.0f}M")
-        self.logger.info("  ".join(part for part in parts if part))
+        self.logger.info(" %s", "  ".join(part for part in parts if part))
 
     def _get_eta(self, storage: EventStorage) -> str | None:
-        """Time left, as "1:02:03", or None where it is not known."""
+        """The time left as text, such as "1:02:03"; None where it is not known."""
         seconds = self._seconds_left(storage)
         return None if seconds is None else str(datetime.timedelta(seconds=int(seconds)))
 
@@ -184,8 +224,8 @@ class CommonMetricPrinter(EventWriter):
             return None
         return (now - previous[1]) / (storage.iter - previous[0]) * iterations_left
 
-    def _loss_texts(self, storage: EventStorage) -> list[str]:
-        names = [name for name in storage.histories() if "loss" in name]
+    def _median_texts(self, storage: EventStorage, part: str) -> list[str]:
+        names = [name for name in storage.histories() if part in name]
         medians = {
             name: storage.history(name).median(storage.count_samples(name, self._window_size))
             for name in names
@@ -203,4 +243,4 @@ class CommonMetricPrinter(EventWriter):
 
     @staticmethod
     def _lr_text(storage: EventStorage) -> str:
-        return f"lr: {storage.history('lr').latest():.5g}" if "lr" in storage.histories() else ""
+        return f"lr: {storage.history('lr').latest():.5g}" if "lr" in storage.histories() else "lr: N/A"

@@ -122,6 +122,25 @@ def test_standard_panoptic_numbers_all_classes(make_panoptic: MakePanoptic) -> N
     assert MetadataCatalog.get("std").json_file is None
 
 
+def test_metadata_follows_from_the_categories_before_loading(
+    make_panoptic: MakePanoptic, tmp_path: Path
+) -> None:
+    made = _paths(make_panoptic())
+    places = (made["image_root"], made["panoptic_root"], made["panoptic_json"])
+    register_coco_panoptic("std", {}, *places)
+    standard = MetadataCatalog.get("std")
+    assert standard.thing_classes == standard.stuff_classes == ["cat", "dog", "grass", "sky"]
+    assert standard.thing_dataset_id_to_contiguous_id == {3: 0, 7: 1}
+    assert standard.stuff_dataset_id_to_contiguous_id == {20: 2, 21: 3}
+    assert [s["category_id"] for s in DatasetCatalog.get("std")[0]["segments_info"]] == [3, 2, 0, 1]
+    register_coco_panoptic_separated("sep", {}, *places, tmp_path / "stuff", tmp_path / "things.json")
+    for name in ("sep_separated", "sep_stuffonly"):
+        metadata = MetadataCatalog.get(name)
+        assert metadata.thing_classes == ["cat", "dog"]
+        assert metadata.stuff_classes == ["things", "grass", "sky"]
+    assert len(DatasetCatalog.get("sep_stuffonly")) == 2
+
+
 def test_image_name_follows_the_png_where_the_json_lists_no_images(make_panoptic: MakePanoptic) -> None:
     made = _paths(make_panoptic(suffix=".jpg"))
     content = json.loads(made["panoptic_json"].read_text())
@@ -200,3 +219,14 @@ def test_labels_equal_a_loop_over_pixels(shape: tuple[int, int]) -> None:
     labels = {3: 0, 900: 4, 70000: 255}
     expected = [[labels.get(int(id), 255) for id in row] for row in ids]
     assert draw_labels(ids, labels, "x.png").tolist() == expected
+
+
+def test_classes_without_a_colour_get_one_each() -> None:
+    categories = [{"id": i, "name": f"class {i}", "isthing": i % 2} for i in range(1, 151)]
+    categories[3]["color"] = [10, 20, 30]
+    meta = separated_panoptic_meta(categories)
+    colors = [tuple(color) for color in meta["thing_colors"] + meta["stuff_colors"]]
+    assert len(set(colors)) == 151 and meta["stuff_colors"][2] == [10, 20, 30]
+    distances = np.linalg.norm(np.subtract.outer(colors, colors).diagonal(axis1=1, axis2=3), axis=2)
+    assert (distances + 99 * np.eye(len(colors))).min() > 15
+    assert all(isinstance(channel, int) for color in colors for channel in color)
