@@ -22,7 +22,13 @@ __all__ = ["DatasetCatalog", "LazyValue", "Metadata", "MetadataCatalog"]
 
 class LazyValue:
     """A metadata value that is worked out each time it is read, such as a path below
-    `DETECTRON2_DATASETS`."""
+    `DETECTRON2_DATASETS`.
+
+    Attributes:
+        gives_way: whether a value that is set explicitly takes its place; otherwise the two must be equal.
+    """
+
+    gives_way: bool = False
 
     def resolve(self) -> Any:
         """Return the value that the reader of the metadata sees."""
@@ -138,6 +144,8 @@ class Metadata(types.SimpleNamespace):
         return value.resolve() if isinstance(value, LazyValue) else value
 
     def __getattr__(self, key: str) -> Any:
+        if key in self.__dict__:  # a lazy value that cannot be had now; its own error says why
+            return self.__dict__[key].resolve()
         known = [k for k in self.__dict__ if k != "name"]
         raise AttributeError(
             f"Metadata of data set {self.name!r} has no {key!r}.{near(key, known)} It has: "
@@ -149,6 +157,11 @@ class Metadata(types.SimpleNamespace):
         if key in self.__dict__:
             current = self.__dict__[key]
             if current == value:  # two equal lazy values need no resolving
+                return
+            if isinstance(value, LazyValue) and value.gives_way:
+                return
+            if isinstance(current, LazyValue) and current.gives_way:
+                super().__setattr__(key, value)
                 return
             old, new = (v.resolve() if isinstance(v, LazyValue) else v for v in (current, value))
             if old != new:
@@ -175,7 +188,7 @@ class Metadata(types.SimpleNamespace):
         not there."""
         try:
             return getattr(self, key) if key in self.__dict__ else default
-        except FileNotFoundError as e:
+        except (FileNotFoundError, AttributeError) as e:
             logger.warning("Metadata %r of data set %r is not known: %s", key, self.name, e)
             return default
 

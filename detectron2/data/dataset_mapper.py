@@ -146,7 +146,9 @@ class DatasetMapper:
         if not self.is_train:
             dataset_dict.pop("annotations", None)
         elif "annotations" in dataset_dict:
-            self._transform_annotations(dataset_dict, transforms, image_size, panoptic_ids)
+            if panoptic_ids is not None and self.use_instance_mask:
+                _cut_out_segments(dataset_dict["annotations"], panoptic_ids)
+            self._transform_annotations(dataset_dict, transforms, image_size)
         return dataset_dict
 
     def _read_panoptic_ids(self, dataset_dict: dict[str, Any]) -> np.ndarray | None:
@@ -165,22 +167,17 @@ class DatasetMapper:
         return ids
 
     def _transform_annotations(
-        self,
-        dataset_dict: dict[str, Any],
-        transforms: TransformList,
-        image_size: tuple[int, int],
-        panoptic_ids: np.ndarray | None = None,
+        self, dataset_dict: dict[str, Any], transforms: TransformList, image_size: tuple[int, int]
     ) -> None:
         """Replace `annotations` by `instances`."""
         annotations = [anno for anno in dataset_dict.pop("annotations") if anno.get("iscrowd", 0) == 0]
-        mask_format = self.instance_mask_format
+        is_from_png = any(
+            "segment_id" in a and isinstance(a.get("segmentation"), np.ndarray) for a in annotations
+        )
+        mask_format = "bitmask" if is_from_png else self.instance_mask_format
         for anno in annotations:
             if not self.use_instance_mask:
                 anno.pop("segmentation", None)
-            elif "segmentation" not in anno and "segment_id" in anno:
-                assert panoptic_ids is not None
-                anno["segmentation"] = (panoptic_ids == anno["segment_id"]).astype(np.uint8)
-                mask_format = "bitmask"
             if not self.use_keypoint:
                 anno.pop("keypoints", None)
             if self.use_rotated_boxes:
@@ -196,3 +193,10 @@ class DatasetMapper:
         if self.recompute_boxes and instances.has("gt_masks"):
             instances.gt_boxes = instances.gt_masks.get_bounding_boxes()
         dataset_dict["instances"] = filter_empty_instances(instances)
+
+
+def _cut_out_segments(annotations: list[dict[str, Any]], panoptic_ids: np.ndarray) -> None:
+    """Give annotations that only name a segment of the panoptic PNG their mask, crowds left out."""
+    for anno in annotations:
+        if "segment_id" in anno and "segmentation" not in anno and not anno.get("iscrowd", 0):
+            anno["segmentation"] = (panoptic_ids == anno["segment_id"]).astype(np.uint8)

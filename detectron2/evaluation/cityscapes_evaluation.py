@@ -11,7 +11,6 @@ import importlib
 import io
 import logging
 import os
-import shutil
 import tempfile
 import weakref
 from collections import OrderedDict
@@ -19,6 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 
 from detectron2.data.catalog import MetadataCatalog
@@ -40,12 +40,16 @@ _ID_OF_NAME = {category["name"]: category["id"] for category in CITYSCAPES_CATEG
 class CityscapesEvaluator(DatasetEvaluator):
     """What both evaluators share: predictions are files in a temporary folder, which all processes must see.
 
-    So all processes have to run on one machine.
+    So all processes have to run on one machine. A subclass writes files into `_temp_dir` and scores them.
+    Called itself, this class makes a `CityscapesInstanceEvaluator`, which in the first releases had its name.
     """
 
-    _script: str
+    _script: str | None = None  # of cityscapesscripts.evaluation
     _truth_suffix: str
     _prediction_suffix: str
+
+    def __new__(cls, *_args: Any, **_kwargs: Any) -> CityscapesEvaluator:
+        return super().__new__(CityscapesInstanceEvaluator if cls is CityscapesEvaluator else cls)
 
     def __init__(self, dataset_name: str) -> None:
         """
@@ -54,15 +58,19 @@ class CityscapesEvaluator(DatasetEvaluator):
         """
         self._dataset_name = dataset_name
         self._metadata = MetadataCatalog.get(dataset_name)
-        self._module = _import_script(self._script)
+        self._cpu_device = torch.device("cpu")
+        self._logger = logger
+        self._module = None if self._script is None else _import_script(self._script)
         self._remove_folder: Callable[[], Any] = lambda: None
 
     def reset(self) -> None:
         self._remove_folder()
-        folder = tempfile.mkdtemp(prefix="cityscapes_eval_") if comm.is_main_process() else None
-        if folder is not None:  # also when this evaluator is dropped before it has evaluated
-            self._remove_folder = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
-        self._temp_dir = comm.all_gather(folder)[0]
+        self._working_dir = tempfile.TemporaryDirectory(prefix="cityscapes_eval_")
+        # Also when this evaluator is dropped before it has evaluated.
+        self._remove_folder = weakref.finalize(self, self._working_dir.cleanup)
+        self._temp_dir = comm.all_gather(self._working_dir.name)[0]
+        if self._temp_dir != self._working_dir.name:
+            self._remove_folder()  # that of the main process is everyone's
         if not os.path.isdir(self._temp_dir):
             raise RuntimeError(
                 f"The folder {self._temp_dir!r} of the main process is not seen by another one: evaluation "
@@ -92,7 +100,8 @@ class CityscapesEvaluator(DatasetEvaluator):
                 f"{len(missing)} of {len(truth)} images of '{self._dataset_name}' have no prediction, "
                 f"{missing[0]!r} among them; Cityscapes scores whole splits"
             )
-        args = copy.copy(self._module.args)  # the script keeps its settings in a global object
+        script: Any = self._module
+        args = copy.copy(script.args)  # the script keeps its settings in a global object
         args.predictionPath = os.path.abspath(self._temp_dir)
         args.predictionWalk = None
         args.JSONOutput = args.colorized = False
@@ -128,7 +137,7 @@ class CityscapesInstanceEvaluator(CityscapesEvaluator):
             outputs: with "instances" that have `pred_masks` (R, H, W), in the frame of the original image.
         """
         for image, output in zip(inputs, outputs):
-            instances = output["instances"].to("cpu")
+            instances = output["instances"].to(self._cpu_device)
             lines = []
             if len(instances):
                 rows = zip(instances.pred_classes.tolist(), instances.scores.tolist(), instances.pred_masks)
@@ -150,7 +159,7 @@ class CityscapesInstanceEvaluator(CityscapesEvaluator):
         return OrderedDict(segm=scores) if scores else {}
 
     def _run_script(self, predictions: list[str], truth: list[str], args: Any) -> dict[str, float]:
-        script = self._module
+        script: Any = self._module
         # Its evaluateImgLists does the same, and leaves a file in the working directory.
         script.setInstanceLabels(args)
         objects = script.getGtInstances(truth, args)
@@ -190,7 +199,8 @@ class CityscapesSemSegEvaluator(CityscapesEvaluator):
         return OrderedDict(sem_seg=scores) if scores else {}
 
     def _run_script(self, predictions: list[str], truth: list[str], args: Any) -> dict[str, float]:
-        averages = self._module.evaluateImgLists(predictions, truth, args)
+        script: Any = self._module
+        averages = script.evaluateImgLists(predictions, truth, args)
         keys = {
             "IoU": "Classes",
             "IoU_sup": "Categories",

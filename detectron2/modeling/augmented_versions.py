@@ -5,7 +5,7 @@ Shapes: R boxes; K classes. Boxes are XYXY.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -108,12 +108,12 @@ def _moved_corners(transforms: Transform, size: tuple[int, int]) -> np.ndarray:
     return corners
 
 
-def mirrored_dims(transforms: Transform, size: tuple[int, int]) -> list[int]:
+def mirrored_dims(transforms: Transform, size: tuple[int, int] = (1, 1)) -> list[int]:
     """Tell in which of the last two dimensions a version is mirrored.
 
     Args:
         transforms: lead from the frame of the results to that of the version.
-        size: (height, width) of the results.
+        size: (height, width) of the part of that frame to look at.
 
     Raises:
         ValueError: the version is turned.
@@ -122,12 +122,15 @@ def mirrored_dims(transforms: Transform, size: tuple[int, int]) -> list[int]:
     return [dim for dim, step in ((-1, right[0] - origin[0]), (-2, below[1] - origin[1])) if step < 0]
 
 
-def sem_seg_probabilities(logits: Tensor, version: dict[str, Any], size: tuple[int, int]) -> Tensor:
+def sem_seg_probabilities(
+    logits: Tensor, image_size: tuple[int, int], transforms: Transform, size: tuple[int, int]
+) -> Tensor:
     """Bring the semantic map of a version back to the frame of the results.
 
     Args:
         logits: (K, H, W) of the padded version.
-        version: with `image` and `transforms`.
+        image_size: (height, width) of the version.
+        transforms: lead from the frame of the results to that of the version.
         size: (height, width) of the results.
 
     Returns:
@@ -136,13 +139,39 @@ def sem_seg_probabilities(logits: Tensor, version: dict[str, Any], size: tuple[i
     Raises:
         ValueError: the version is turned, or not of the whole image.
     """
-    height, width = version["image"].shape[-2:]
-    corners = _moved_corners(version["transforms"], size)
+    height, width = image_size
+    corners = _moved_corners(transforms, size)
     covered = np.ptp(corners, axis=0), corners.min(axis=0)
     if np.abs(covered[0] - [width, height]).max() > 1 or np.abs(covered[1]).max() > 1:
         raise UserValueError(
             "Test-time augmentation averages semantic maps of whole images, resized or mirrored; got "
-            f"{version['transforms']}"
+            f"{transforms}"
         )
     restored = sem_seg_postprocess(logits, (height, width), *size)
-    return restored.flip(mirrored_dims(version["transforms"], size)).float().softmax(dim=0)
+    return restored.flip(mirrored_dims(transforms, size)).float().softmax(dim=0)
+
+
+class SemanticMean:
+    """The mean of the semantic maps of versions, which come in their order."""
+
+    def __init__(self, tfms: Sequence[Any], size: tuple[int, int]) -> None:
+        """
+        Args:
+            tfms: per version, what leads there from the frame of the results.
+            size: (height, width) of the results.
+        """
+        self.tfms, self.size = tfms, size
+        self.num_added = 0
+        self.total: Any = 0
+
+    def add(self, batch: Sequence[dict[str, Any]], logits: Tensor) -> None:
+        """Take in the (K, H, W) logits of the next versions."""
+        for version, version_logits in zip(batch, logits):
+            image_size, tfm = version["image"].shape[-2:], self.tfms[self.num_added]
+            self.total = self.total + sem_seg_probabilities(version_logits, image_size, tfm, self.size)
+            self.num_added += 1
+
+    def mean(self) -> Tensor:
+        """(K, height, width) probabilities."""
+        mean: Tensor = self.total / self.num_added
+        return mean

@@ -7,7 +7,7 @@ the network input which its transforms lead to. Boxes are XYXY.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,12 +22,14 @@ from detectron2.structures.instances import Instances
 from detectron2.utils.user_errors import UserTypeError, UserValueError
 
 from .augmented_versions import DatasetMapperTTA as DatasetMapperTTA
-from .augmented_versions import mirrored_dims, move_boxes, sem_seg_probabilities
+from .augmented_versions import SemanticMean, mirrored_dims, move_boxes
 from .inference import suppress
 from .meta_arch.build import META_ARCH_REGISTRY
 from .meta_arch.panoptic_fpn import PanopticFPN
 from .meta_arch.rcnn import GeneralizedRCNN
 from .postprocessing import detector_postprocess
+
+_Found = tuple[Tensor, list[Any], list[Any]]  # boxes, scores and classes of all versions
 
 
 class GeneralizedRCNNWithTTA(nn.Module):
@@ -84,36 +86,98 @@ class GeneralizedRCNNWithTTA(nn.Module):
         height, width = x["image"].shape[-2:]
         return {"height": height, "width": width, **x}
 
-    def _inference_one_image(self, x: dict[str, Any]) -> dict[str, Any]:
-        versions = self.tta_mapper(x)
-        found: list[Instances] = []
-        with _boxes_only(self.model.roi_heads):
-            for batch in self._batches(versions):
-                found += self.model.inference(batch, do_postprocess=False)
-        return {"instances": self._merge_instances(found, versions, (x["height"], x["width"]))}
+    # The steps below are for subclasses to replace, one at a time, under the names that projects know.
 
-    def _batches(self, versions: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-        for start in range(0, len(versions), self.batch_size):
-            yield versions[start : start + self.batch_size]
+    def _inference_one_image(self, input: dict[str, Any]) -> dict[str, Any]:
+        """Detect in one image, which has `image`, `height` and `width`."""
+        versions, tfms = self._get_augmented_inputs(input)
+        with self._turn_off_roi_heads(["mask_on", "keypoint_on"]):
+            found = self._get_augmented_boxes(versions, tfms)
+        return {"instances": self._merge_versions(found, versions, tfms, (input["height"], input["width"]))}
 
-    def _merge_instances(
-        self, found: list[Instances], versions: list[dict[str, Any]], size: tuple[int, int]
+    def _merge_versions(
+        self, found: _Found, versions: list[dict[str, Any]], tfms: list[Any], size: tuple[int, int]
     ) -> Instances:
-        """Per version, boxes in its frame -> detections in the frame of the results, masks included."""
-        merged = self._merge_boxes(found, versions, size)
+        """Boxes of all versions -> detections in the frame of the results, masks included."""
+        merged = self._merge_detections(*found, size)
         if self.cfg.MODEL.MASK_ON:
-            merged.pred_masks = self._mean_masks(merged, versions)
+            if not len(merged):
+                versions, tfms = versions[:1], tfms[:1]  # nothing to average; one version tells the shape
+            given = self._rescale_detected_boxes(versions, merged, tfms)
+            merged.pred_masks = self._reduce_pred_masks(self._batch_inference(versions, given), tfms)
         return detector_postprocess(merged, *size)
 
-    def _merge_boxes(
-        self, found: list[Instances], versions: list[dict[str, Any]], size: tuple[int, int]
+    def _get_augmented_inputs(self, input: dict[str, Any]) -> tuple[list[dict[str, Any]], list[Any]]:
+        """Make the versions of an image; returns model inputs, and the transforms that lead to each."""
+        versions = self.tta_mapper(input)
+        if not versions:
+            raise UserValueError("the mapper of test-time augmentation made no version of the image")
+        return [{k: v for k, v in x.items() if k != "transforms"} for x in versions], [
+            x["transforms"] for x in versions
+        ]
+
+    @contextmanager
+    def _turn_off_roi_heads(self, attrs: Iterable[str]) -> Iterator[None]:
+        """Set switches of the region heads, of those that they have, to False inside a `with` block."""
+        roi_heads = self.model.roi_heads
+        switches = {name: getattr(roi_heads, name) for name in attrs if hasattr(roi_heads, name)}
+        try:
+            for name in switches:
+                setattr(roi_heads, name, False)
+            yield
+        finally:
+            for name, value in switches.items():
+                setattr(roi_heads, name, value)
+
+    def _get_augmented_boxes(self, augmented_inputs: list[dict[str, Any]], tfms: list[Any]) -> _Found:
+        """Detect in all versions.
+
+        Returns:
+            (R, 4) boxes in the frame of the results, and a list of R scores and one of R classes.
+        """
+        outputs = self._batch_inference(augmented_inputs)
+        boxes = Boxes.cat([move_boxes(tfm.inverse(), x.pred_boxes) for x, tfm in zip(outputs, tfms)])
+        scores = [score for x in outputs for score in x.scores]
+        return boxes.tensor, scores, [category for x in outputs for category in x.pred_classes]
+
+    def _batch_inference(
+        self, batched_inputs: list[dict[str, Any]], detected_instances: list[Instances] | None = None
+    ) -> list[Instances]:
+        """Run the model on versions, `batch_size` at a time.
+
+        Args:
+            batched_inputs: V versions.
+            detected_instances: per version, boxes in its frame in which masks are predicted; None to detect.
+
+        Returns:
+            Per version, its instances in its own frame.
+        """
+        outputs: list[Instances] = []
+        for start in range(0, len(batched_inputs), self.batch_size):
+            batch = slice(start, start + self.batch_size)
+            given = None if detected_instances is None else detected_instances[batch]
+            outputs += self._run_model(batched_inputs[batch], given)
+        return outputs
+
+    def _run_model(self, batch: list[dict[str, Any]], given: list[Instances] | None) -> list[Instances]:
+        results: list[Instances] = self.model.inference(batch, detected_instances=given, do_postprocess=False)
+        return results
+
+    def _merge_detections(
+        self,
+        all_boxes: Tensor,
+        all_scores: Sequence[Tensor | float] | Tensor,
+        all_classes: Sequence[Tensor | int] | Tensor,
+        shape_hw: tuple[int, int],
     ) -> Instances:
-        boxes = Boxes.cat(
-            [move_boxes(v["transforms"].inverse(), x.pred_boxes) for x, v in zip(found, versions)]
-        )
-        boxes.clip(size)
-        scores = torch.cat([x.scores for x in found])
-        classes = torch.cat([x.pred_classes for x in found])
+        """Keep the best of what was found in all versions, in the frame of the results, of size `shape_hw`.
+
+        The first three are what `_get_augmented_boxes` returns.
+        """
+        boxes = Boxes(all_boxes)
+        boxes.clip(shape_hw)
+        scores = _as_tensor(all_scores, boxes.tensor)
+        classes = _as_tensor(all_classes, boxes.tensor).long()
         keep = suppress(
             boxes.tensor,
             scores,
@@ -121,34 +185,29 @@ class GeneralizedRCNNWithTTA(nn.Module):
             nms_thresh=self.cfg.MODEL.ROI_HEADS.NMS_THRESH_TEST,
             topk=self.cfg.TEST.DETECTIONS_PER_IMAGE,
         )
-        return Instances(size, pred_boxes=boxes[keep], scores=scores[keep], pred_classes=classes[keep])
+        return Instances(shape_hw, pred_boxes=boxes[keep], scores=scores[keep], pred_classes=classes[keep])
 
-    def _mean_masks(self, merged: Instances, versions: list[dict[str, Any]]) -> Tensor:
-        """(R, 1, M, M) mask probabilities, the mean over all versions."""
-        if not len(merged):
-            versions = versions[:1]  # nothing to average; one version tells the shape
-        total: Tensor | None = None
-        for batch in self._batches(versions):
-            given = [self._in_frame_of(v, merged) for v in batch]
-            for version, result in zip(batch, self._predict_masks(batch, given)):
-                masks = result.pred_masks.flip(mirrored_dims(version["transforms"], merged.image_size))
-                total = masks if total is None else total + masks
-        if total is None:
-            raise UserValueError("the mapper of test-time augmentation made no version of the image")
-        return total / len(versions)
+    def _rescale_detected_boxes(
+        self, augmented_inputs: list[dict[str, Any]], merged_instances: Instances, tfms: list[Any]
+    ) -> list[Instances]:
+        """Per version, the merged detections in its frame."""
+        return [
+            Instances(
+                tuple(version["image"].shape[-2:]),
+                pred_boxes=move_boxes(tfm, merged_instances.pred_boxes),
+                pred_classes=merged_instances.pred_classes,
+                scores=merged_instances.scores,
+            )
+            for version, tfm in zip(augmented_inputs, tfms)
+        ]
 
-    def _predict_masks(self, batch: list[dict[str, Any]], given: list[Instances]) -> list[Instances]:
-        results: list[Instances] = self.model.inference(batch, detected_instances=given, do_postprocess=False)
-        return results
-
-    @staticmethod
-    def _in_frame_of(version: dict[str, Any], merged: Instances) -> Instances:
-        return Instances(
-            tuple(version["image"].shape[-2:]),
-            pred_boxes=move_boxes(version["transforms"], merged.pred_boxes),
-            pred_classes=merged.pred_classes,
-            scores=merged.scores,
-        )
+    def _reduce_pred_masks(self, outputs: list[Instances], tfms: list[Any]) -> Tensor:
+        """Average the (R, 1, M, M) mask probabilities of all versions, those of mirrored ones turned back."""
+        total: Any = 0
+        for x, tfm in zip(outputs, tfms):
+            total = total + x.pred_masks.flip(mirrored_dims(tfm))
+        mean: Tensor = total / len(outputs)
+        return mean
 
 
 class PanopticFPNWithTTA(GeneralizedRCNNWithTTA):
@@ -159,26 +218,31 @@ class PanopticFPNWithTTA(GeneralizedRCNNWithTTA):
     """
 
     model_class = PanopticFPN
+    _semantics: SemanticMean | None = None  # where semantic maps go while versions are detected in
 
-    def _inference_one_image(self, x: dict[str, Any]) -> dict[str, Any]:
-        size = (x["height"], x["width"])
-        versions = self.tta_mapper(x)
-        found: list[Instances] = []
-        probabilities: Any = 0
-        with _boxes_only(self.model.roi_heads):
-            for batch in self._batches(versions):
-                instances, logits = self.model.inference(batch, do_postprocess=False)
-                found += instances
-                for version, version_logits in zip(batch, logits):
-                    probabilities = probabilities + sem_seg_probabilities(version_logits, version, size)
-        sem_seg = probabilities / len(versions)
-        detections = self._merge_instances(found, versions, size)
+    def _inference_one_image(self, input: dict[str, Any]) -> dict[str, Any]:
+        size = (input["height"], input["width"])
+        versions, tfms = self._get_augmented_inputs(input)
+        semantics = self._semantics = SemanticMean(tfms, size)
+        try:
+            with self._turn_off_roi_heads(["mask_on", "keypoint_on"]):
+                found = self._get_augmented_boxes(versions, tfms)
+        finally:
+            self._semantics = None
+        detections = self._merge_versions(found, versions, tfms, size)
+        sem_seg = semantics.mean()
         panoptic = self.model.combine(detections, sem_seg)
         return {"sem_seg": sem_seg, "instances": detections, "panoptic_seg": panoptic}
 
-    def _predict_masks(self, batch: list[dict[str, Any]], given: list[Instances]) -> list[Instances]:
-        results: list[Instances] = self.model.predict_in_boxes(batch, given)  # without the semantic map
-        return results
+    def _run_model(self, batch: list[dict[str, Any]], given: list[Instances] | None) -> list[Instances]:
+        instances: list[Instances]
+        if given is not None:
+            instances = self.model.predict_in_boxes(batch, given)  # without the semantic map
+            return instances
+        instances, logits = self.model.inference(batch, do_postprocess=False)
+        if self._semantics is not None:
+            self._semantics.add(batch, logits)
+        return instances
 
 
 def find_tta_class(cfg: CfgNode) -> type[GeneralizedRCNNWithTTA]:
@@ -209,16 +273,10 @@ def _check_config(cfg: CfgNode) -> None:
         )
 
 
-@contextmanager
-def _boxes_only(roi_heads: Any) -> Iterator[None]:
-    """Let region heads stop after boxes: masks and keypoints wait for the merged ones."""
-    switches = {
-        name: getattr(roi_heads, name) for name in ("mask_on", "keypoint_on") if hasattr(roi_heads, name)
-    }
-    try:
-        for name in switches:
-            setattr(roi_heads, name, False)
-        yield
-    finally:
-        for name, value in switches.items():
-            setattr(roi_heads, name, value)
+def _as_tensor(values: Sequence[Tensor | float] | Tensor, like: Tensor) -> Tensor:
+    """R numbers, maybe tensors of no dimension, as (R,) on the device of `like`."""
+    if isinstance(values, Tensor):
+        return values
+    if not values:
+        return like.new_zeros(0)
+    return torch.stack([torch.as_tensor(value, device=like.device) for value in values])

@@ -11,6 +11,7 @@ from detectron2.data import MetadataCatalog
 from detectron2.data import detection_utils as utils
 from detectron2.data import transforms as T
 from detectron2.structures import BitMasks, BoxMode, PolygonMasks
+from detectron2.utils.user_errors import UserValueError
 
 SQUARE = [2.0, 2.0, 6.0, 2.0, 6.0, 6.0, 2.0, 6.0]
 FLIP_DOUBLE = T.TransformList([T.HFlipTransform(10), T.ResizeTransform(10, 10, 20, 20)])
@@ -46,6 +47,19 @@ def test_polygons_are_transformed() -> None:
     assert polygon.reshape(-1, 2).tolist() == [[16, 4], [8, 4], [8, 12], [16, 12]]
     instances = utils.annotations_to_instances([moved], (20, 20))
     assert isinstance(instances.gt_masks, PolygonMasks)
+
+
+def test_polygons_of_whole_numbers_are_scaled_to_whole_numbers() -> None:
+    corners = [1, 1, 5, 1, 5, 5]
+    resize = T.ResizeTransform(10, 10, 15, 15)
+    whole, floating = (
+        utils.transform_instance_annotations(_annotation(segmentation=[polygon]), resize, (15, 15))
+        for polygon in (corners, [float(v) for v in corners])
+    )
+    assert whole["segmentation"][0].tolist() == [1, 1, 7, 1, 7, 7]
+    assert floating["segmentation"][0].tolist() == [1.5, 1.5, 7.5, 1.5, 7.5, 7.5]
+    masks = utils.annotations_to_instances([whole], (15, 15)).gt_masks
+    assert masks.polygons[0][0].dtype == np.float64
 
 
 def _rle_forms(mask: np.ndarray) -> dict[str, dict]:
@@ -109,6 +123,12 @@ def test_mask_of_another_size_than_the_image() -> None:
         utils.transform_instance_annotations(
             _annotation(segmentation=np.zeros((5, 5), dtype=np.uint8)), T.NoOpTransform(), (10, 10)
         )
+
+
+def test_instances_refuse_a_mask_of_another_size() -> None:
+    annotation = _annotation(segmentation=np.ones((5, 8), dtype=np.uint8))
+    with pytest.raises(UserValueError, match=r"\(5, 8\).*\(10, 10\).*as large as the image"):
+        utils.annotations_to_instances([annotation], (10, 10), mask_format="bitmask")
 
 
 def test_no_annotations_make_empty_instances() -> None:

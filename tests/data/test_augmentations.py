@@ -225,6 +225,30 @@ def test_augmentation_sees_the_attributes_it_names() -> None:
         NeedsMasks()(T.AugInput(IMAGE))
 
 
+def test_a_single_argument_of_any_name_is_the_image() -> None:
+    class CropHalf(T.Augmentation):
+        def get_transform(self, img):
+            return T.CropTransform(0, 0, img.shape[1] // 2, img.shape[0])
+
+    class CropQuarter(T.Augmentation):
+        def get_transform(self, *args):
+            (picture,) = args
+            return T.CropTransform(0, 0, picture.shape[1] // 4, picture.shape[0])
+
+    aug_input = T.AugInput(IMAGE, boxes=np.zeros((1, 4)))
+    CropHalf()(aug_input)
+    assert np.array_equal(aug_input.image, IMAGE[:, :40])
+    CropQuarter()(aug_input)
+    assert np.array_equal(aug_input.image, IMAGE[:, :10])
+
+
+def test_random_apply_of_a_transform_gives_it_for_an_image() -> None:
+    flip = T.HFlipTransform(80)
+    assert T.RandomApply(flip, prob=1.0).get_transform(IMAGE) is flip
+    assert isinstance(T.RandomApply(flip, prob=0.0).get_transform(IMAGE), T.NoOpTransform)
+    assert isinstance(T.RandomApply(T.Resize(30), prob=1.0).get_transform(IMAGE), T.ResizeTransform)
+
+
 def test_wrong_results_and_inputs_are_named() -> None:
     class Nothing(T.Augmentation):
         def get_transform(self, image): ...

@@ -108,6 +108,23 @@ def test_panoptic_png_gives_masks_and_stuff(
     assert not boxes_only.has("gt_masks") and len(boxes_only) == 1
 
 
+def test_a_subclass_overrides_what_becomes_of_annotations(make_panoptic) -> None:
+    made = make_panoptic()
+    ids = made.pop("ids")
+    register_panoptic("mine", **made)
+
+    class Marking(DatasetMapper):
+        def _transform_annotations(self, dataset_dict, transforms, image_shape):
+            self.seen = [anno.get("segmentation") for anno in dataset_dict["annotations"]]
+            super()._transform_annotations(dataset_dict, transforms, image_shape)
+            dataset_dict["instances"].marks = dataset_dict["instances"].gt_classes + 10
+
+    mapper = Marking(True, augmentations=[], image_format="BGR", use_instance_mask=True)
+    mapped = mapper(get_detection_dataset_dicts("mine")[0])
+    assert mapped["instances"].marks.tolist() == [10]
+    assert np.array_equal(mapper.seen[0], ids == 5)
+
+
 def test_stuff_map_of_its_own_is_read(record: dict[str, Any], tmp_path: Path) -> None:
     labels = np.random.RandomState(0).randint(0, 5, (30, 40)).astype(np.uint8)
     Image.fromarray(labels).save(tmp_path / "labels.png")

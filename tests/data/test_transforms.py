@@ -57,6 +57,14 @@ def test_resize_scales_coordinates_and_inverts() -> None:
     assert resize.apply_box(np.zeros((0, 4))).shape == (0, 4)
 
 
+def test_resize_of_whole_numbers_gives_whole_numbers() -> None:
+    corners = np.array([[1, 1], [5, 3], [3, 9]])
+    (moved,) = T.ResizeTransform(10, 10, 15, 25).apply_polygons([corners])
+    assert moved.dtype == corners.dtype
+    assert moved.tolist() == [[2, 1], [12, 4], [7, 13]]
+    assert corners.tolist() == [[1, 1], [5, 3], [3, 9]]
+
+
 def test_resize_refuses_another_image_size(image: np.ndarray) -> None:
     with pytest.raises(ValueError, match="20 x 31"):
         T.ResizeTransform(20, 31, 5, 5).apply_image(image)

@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+import detectron2.evaluation
 from detectron2.config import get_cfg
 from detectron2.data import MetadataCatalog
 from detectron2.data.datasets.builtin_meta import CITYSCAPES_CATEGORIES
 from detectron2.engine.evaluators import build_evaluator
-from detectron2.evaluation.cityscapes_evaluation import CityscapesInstanceEvaluator, CityscapesSemSegEvaluator
+from detectron2.evaluation.cityscapes_evaluation import (
+    CityscapesEvaluator,
+    CityscapesInstanceEvaluator,
+    CityscapesSemSegEvaluator,
+)
 from detectron2.structures import Instances
 
 IS_INSTALLED = importlib.util.find_spec("cityscapesscripts") is not None
@@ -56,6 +64,54 @@ def dataset(tmp_path: Path) -> Iterator[str]:
 def test_a_missing_package_is_explained_before_inference(dataset: str) -> None:
     with pytest.raises(ImportError, match="pip install cityscapesscripts"):
         build_evaluator(get_cfg(), dataset)
+
+
+def test_a_subclass_writes_files_that_all_processes_see(dataset: str) -> None:
+    class Counts(CityscapesEvaluator):
+        """Needs no script of Cityscapes's."""
+
+        def process(self, inputs: Any, outputs: Any) -> None:
+            for image in inputs:
+                Path(self._temp_dir, image["file_name"]).write_text(self._metadata.thing_classes[0])
+
+        def evaluate(self) -> dict[str, Any]:
+            found = sorted(path.name for path in Path(self._working_dir.name).iterdir())
+            self._working_dir.cleanup()
+            return {"files": found}
+
+    evaluator = Counts(dataset)
+    assert type(evaluator) is Counts
+    evaluator.reset()
+    evaluator.process([{"file_name": "a"}, {"file_name": "b"}], [])
+    assert evaluator.evaluate() == {"files": ["a", "b"]}
+    evaluator.reset()
+    folder = Path(evaluator._temp_dir)
+    assert folder.is_dir() and not any(folder.iterdir())
+    evaluator.reset()
+    assert not folder.exists()
+    folder = Path(evaluator._temp_dir)
+    del evaluator
+    assert not folder.exists()
+
+
+def test_the_common_name_makes_the_evaluator_of_instances(
+    dataset: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Training scripts of the first releases call it for data sets of evaluator_type "cityscapes"."""
+    if not IS_INSTALLED:
+        for name in ("cityscapesscripts", "cityscapesscripts.evaluation"):
+            monkeypatch.setitem(sys.modules, name, ModuleType(name))
+        script = "cityscapesscripts.evaluation.evalInstanceLevelSemanticLabeling"
+        monkeypatch.setitem(sys.modules, script, ModuleType(script))
+    evaluator = detectron2.evaluation.CityscapesEvaluator(dataset)
+    assert type(evaluator) is CityscapesInstanceEvaluator
+    assert CityscapesSemSegEvaluator.__mro__[1] is CityscapesEvaluator
+    evaluator.reset()
+    masks = torch.as_tensor(truth_of(0)[None] == 26000)
+    instances = Instances(SIZE, pred_masks=masks, pred_classes=torch.tensor([2]), scores=torch.tensor([0.5]))
+    evaluator.process([{"file_name": f"{SCENES[0]}_leftImg8bit.png"}], [{"instances": instances}])
+    lines = Path(evaluator._temp_dir, f"{SCENES[0]}_pred.txt").read_text().split()
+    assert lines == [f"{SCENES[0]}_0.png", "26", "0.5"]
 
 
 @needs_scripts

@@ -238,6 +238,84 @@ def test_images_may_be_named(tmp_path: Path, shape_of_an_l: dict[str, Any]) -> N
     assert torch.equal(named["instances"].pred_boxes.tensor, given["instances"].pred_boxes.tensor)
 
 
+# ------------------------------------------------------------------------------ steps that projects replace
+
+
+def test_scores_and_classes_are_lists_that_a_subclass_may_extend(shape_of_an_l: dict[str, Any]) -> None:
+    class WithOneMore(GeneralizedRCNNWithTTA):
+        def _get_augmented_boxes(self, augmented_inputs: Any, tfms: Any) -> Any:
+            boxes, scores, classes = super()._get_augmented_boxes(augmented_inputs, tfms)
+            assert len(boxes) == len(scores) == len(classes) == 6 and len(tfms) == 6
+            assert not any("transforms" in x for x in augmented_inputs)
+            scores.append(torch.tensor(0.9))
+            classes.append(torch.tensor(2))
+            return torch.cat([boxes, torch.tensor([[0.0, 0, 9, 9]])]), scores, classes
+
+    cfg = oracle_cfg()
+    cfg.MODEL.MASK_ON = False
+    (result,) = WithOneMore(cfg, Oracle())([shape_of_an_l])
+    assert result["instances"].pred_classes.tolist() == [2, 1]
+    torch.testing.assert_close(result["instances"].scores, torch.tensor([0.9, 0.12]))
+
+
+def test_plain_numbers_merge_as_tensors_do() -> None:
+    augmented = GeneralizedRCNNWithTTA(oracle_cfg(), Oracle())
+    boxes = torch.tensor([[0.0, 0, 10, 10], [1, 0, 10, 10], [0, 0, 10, 30]])
+    merged = augmented._merge_detections(boxes, [0.5, 0.7, 0.6], [1, 1, 0], (20, 20))
+    assert merged.pred_classes.tolist() == [1, 0] and merged.image_size == (20, 20)
+    torch.testing.assert_close(merged.pred_boxes.tensor, torch.tensor([[1.0, 0, 10, 10], [0, 0, 10, 20]]))
+    assert len(augmented._merge_detections(torch.zeros(0, 4), [], [], (20, 20))) == 0
+
+
+@pytest.mark.parametrize("name", ["GeneralizedRCNN", "PanopticFPN"])
+def test_every_step_is_run_and_can_be_replaced(small_cfg: Callable, name: str) -> None:
+    cfg = small_cfg(name, *MASKS, *MIRRORED)
+    plain = build_model(cfg).eval()
+    base: Any = find_tta_class(cfg)
+    steps = []
+
+    class Watched(base):
+        def _get_augmented_inputs(self, input: Any) -> Any:
+            versions, tfms = super()._get_augmented_inputs(input)
+            steps.append("inputs")
+            return versions[:1], tfms[:1]  # without the mirrored one
+
+        def _turn_off_roi_heads(self, attrs: Any) -> Any:
+            steps.append(f"off: {' '.join(attrs)}")
+            return super()._turn_off_roi_heads(attrs)
+
+        def _get_augmented_boxes(self, augmented_inputs: Any, tfms: Any) -> Any:
+            assert len(augmented_inputs) == len(tfms) == 1 and not self.model.roi_heads.mask_on
+            steps.append("boxes")
+            return super()._get_augmented_boxes(augmented_inputs, tfms)
+
+        def _batch_inference(self, batched_inputs: Any, detected_instances: Any = None) -> Any:
+            steps.append("batches" if detected_instances is None else "batches with boxes")
+            return super()._batch_inference(batched_inputs, detected_instances)
+
+        def _merge_detections(self, *args: Any) -> Any:
+            steps.append("merge")
+            return super()._merge_detections(*args)[:1]
+
+        def _rescale_detected_boxes(self, augmented_inputs: Any, merged_instances: Any, tfms: Any) -> Any:
+            assert len(merged_instances) == 1
+            steps.append("rescale")
+            return super()._rescale_detected_boxes(augmented_inputs, merged_instances, tfms)
+
+        def _reduce_pred_masks(self, outputs: Any, tfms: Any) -> Any:
+            steps.append("masks")
+            return torch.ones_like(super()._reduce_pred_masks(outputs, tfms))
+
+    (result,) = Watched(cfg, plain)([image_input()])
+    assert steps == [
+        "inputs", "off: mask_on keypoint_on", "boxes", "batches", "merge", "rescale",
+        "batches with boxes", "masks",
+    ]  # fmt: skip
+    assert len(result["instances"]) == 1
+    x1, y1, x2, y2 = result["instances"].pred_boxes.tensor[0].tolist()
+    assert result["instances"].pred_masks.sum() >= (x2 - x1 - 2) * (y2 - y1 - 2)  # all of its box
+
+
 # --------------------------------------------------------------------------------------- what is refused
 
 

@@ -21,7 +21,8 @@ from .coco.reader import load_sem_seg, register_coco_instances
 from .coco_panoptic import register_coco_panoptic, register_coco_panoptic_separated
 from .files import Path, path_below
 from .lvis import get_lvis_instances_meta, register_lvis_instances
-from .panoptic import DERIVED_KEYS, register_panoptic
+from .panoptic import register_panoptic
+from .panoptic_categories import PANOPTIC_KEYS
 from .pascal_voc import register_pascal_voc
 
 _YEARS = {
@@ -205,7 +206,7 @@ def register_all_shapes(root: Path | None = None) -> None:
             path_below(root, f"shapes/panoptic_{split}"),
             path_below(root, f"shapes/annotations/panoptic_{split}.json"),
             instances_json=path_below(root, f"shapes/annotations/instances_{split}.json"),
-            metadata={key: _ShapesMetadata(key) for key in DERIVED_KEYS},
+            metadata={key: _ShapesMetadata(key) for key in PANOPTIC_KEYS},
         )
 
 

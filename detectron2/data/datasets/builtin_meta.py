@@ -169,10 +169,14 @@ def separated_panoptic_meta(categories: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _coco_panoptic_standard_meta() -> dict[str, Any]:
-    """Metadata where things and stuff share one numbering, 0 to 132."""
-    names, colors, ids = _number(COCO_CATEGORIES)
-    is_thing = {category["id"]: bool(category["isthing"]) for category in COCO_CATEGORIES}
+def standard_panoptic_meta(categories: list[dict[str, Any]]) -> dict[str, Any]:
+    """Metadata where things and stuff share one numbering, in the order of the categories.
+
+    Args:
+        categories: dicts with `id`, `name`, `isthing`, and `color` or nothing for a grey.
+    """
+    names, colors, ids = _number([{"color": [128, 128, 128], **category} for category in categories])
+    is_thing = {category["id"]: bool(category["isthing"]) for category in categories}
     return {
         "thing_classes": names,
         "thing_colors": colors,
@@ -195,7 +199,7 @@ _META_OF = {
     "coco": _coco_instances_meta,
     "coco_person": _coco_person_meta,
     "coco_panoptic_separated": lambda: separated_panoptic_meta(COCO_CATEGORIES),
-    "coco_panoptic_standard": _coco_panoptic_standard_meta,
+    "coco_panoptic_standard": lambda: standard_panoptic_meta(COCO_CATEGORIES),
     "cityscapes": _cityscapes_meta,
 }
 

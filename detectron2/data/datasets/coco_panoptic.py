@@ -24,7 +24,9 @@ from detectron2.utils.user_errors import UserKeyError, UserValueError
 from ..catalog import DatasetCatalog, MetadataCatalog
 from ..detection_utils.panoptic_png import LABEL_OF_THINGS
 from .coco.reader import load_coco_json, load_sem_seg
+from .derived import derived_values
 from .files import Path, read_json
+from .panoptic_categories import PANOPTIC_ID_MAPS, PANOPTIC_KEYS, derive_separated, derive_standard
 
 logger = logging.getLogger(__name__)
 
@@ -131,18 +133,27 @@ def register_coco_panoptic(
 
     Args:
         name: how configs call it.
-        metadata: at least `thing_dataset_id_to_contiguous_id` and `stuff_dataset_id_to_contiguous_id`.
+        metadata: further metadata, or values to use instead of those that follow from the categories of the
+            JSON: class names, colours and contiguous ids.
         image_root: folder of the images.
         panoptic_root: folder of the panoptic PNGs.
         panoptic_json: the panoptic JSON.
         instances_json: its things in COCO's instance format, for the evaluation of masks.
     """
-    DatasetCatalog.register(
-        name, partial(load_coco_panoptic_json, panoptic_json, image_root, panoptic_root, metadata)
-    )
+    derived = derived_values(derive_standard, panoptic_json, PANOPTIC_KEYS, given=metadata)
+    DatasetCatalog.register(name, partial(_load_standard, panoptic_json, image_root, panoptic_root, name))
     MetadataCatalog.get(name).set(
-        **_places(image_root, panoptic_root, panoptic_json, instances_json), label_divisor=1000, **metadata
+        **_places(image_root, panoptic_root, panoptic_json, instances_json),
+        label_divisor=1000,
+        **derived,
+        **metadata,
     )
+
+
+def _load_standard(panoptic_json: Path, image_root: Path, panoptic_root: Path, name: str) -> list[Record]:
+    metadata = MetadataCatalog.get(name)
+    ids = {key: getattr(metadata, key) for key in PANOPTIC_ID_MAPS}
+    return load_coco_panoptic_json(panoptic_json, image_root, panoptic_root, ids)
 
 
 def _places(
@@ -173,14 +184,16 @@ def register_coco_panoptic_separated(
 
     Args:
         name: how configs call it, without the suffix.
-        metadata: as `builtin_meta.separated_panoptic_meta` makes it.
+        metadata: further metadata, or values to use instead of those that follow from the categories of the
+            JSON; `builtin_meta.separated_panoptic_meta` makes such.
         image_root: folder of the images.
         panoptic_root: folder of the panoptic PNGs.
         panoptic_json: the panoptic JSON.
         sem_seg_root: folder of the stuff maps; what it lacks is derived from the panoptic PNGs.
         instances_json: the things in COCO's instance format.
     """
-    load_stuff = partial(_load_stuff, sem_seg_root, image_root, panoptic_root, panoptic_json, metadata)
+    derived = derived_values(derive_separated, panoptic_json, PANOPTIC_KEYS, given=metadata)
+    load_stuff = partial(_load_stuff, sem_seg_root, image_root, panoptic_root, panoptic_json)
     separated, stuffonly = f"{name}_separated", f"{name}_stuffonly"
     DatasetCatalog.register(
         separated,
@@ -189,6 +202,7 @@ def register_coco_panoptic_separated(
     MetadataCatalog.get(separated).set(
         **_places(image_root, panoptic_root, panoptic_json, instances_json),
         sem_seg_root=sem_seg_root,
+        **derived,
         **metadata,
     )
     DatasetCatalog.register(stuffonly, partial(load_stuff, stuffonly))
@@ -197,6 +211,7 @@ def register_coco_panoptic_separated(
         ignore_label=255,
         image_root=image_root,
         sem_seg_root=sem_seg_root,
+        **derived,
         **metadata,
     )
 
@@ -208,12 +223,7 @@ def _load_separated(
 
 
 def _load_stuff(
-    sem_seg_root: Path,
-    image_root: Path,
-    panoptic_root: Path,
-    panoptic_json: Path,
-    metadata: dict[str, Any],
-    name: str,
+    sem_seg_root: Path, image_root: Path, panoptic_root: Path, panoptic_json: Path, name: str
 ) -> list[Record]:
     """Dicts with `sem_seg_file_name`, or, for images whose stuff map is not there, what it can be derived
     from."""
@@ -221,8 +231,8 @@ def _load_stuff(
     existing = set(PathManager.ls(root)) if PathManager.isdir(root) else set()
     if existing and not PathManager.exists(os.fspath(panoptic_json)):
         return load_sem_seg(sem_seg_root, image_root)
-    label_of_category = dict.fromkeys(metadata["thing_dataset_id_to_contiguous_id"], LABEL_OF_THINGS)
-    label_of_category |= metadata["stuff_dataset_id_to_contiguous_id"]
+    things, stuff = (getattr(MetadataCatalog.get(name), key) for key in PANOPTIC_ID_MAPS)
+    label_of_category = dict.fromkeys(things, LABEL_OF_THINGS) | stuff
     records, num_derived = [], 0
     for record, segments in iterate_panoptic_images(panoptic_json, image_root, panoptic_root, name):
         map_name = os.path.basename(record["pan_seg_file_name"])

@@ -8,15 +8,15 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from detectron2.utils.user_errors import UserValueError
 
-from ..catalog import DatasetCatalog, LazyValue, MetadataCatalog
+from ..catalog import DatasetCatalog, MetadataCatalog
 from .builtin_meta import get_builtin_metadata
 from .coco.reader import AnnotationReader, check_from_command_line, group_by_image
+from .derived import DerivedValue, derived_values, remember
 from .files import DataPath, Path, read_json
 
 logger = logging.getLogger(__name__)
@@ -26,6 +26,7 @@ __all__ = ["get_lvis_instances_meta", "load_lvis_json", "register_lvis_instances
 _IMAGE_LABELS = ("neg_category_ids", "not_exhaustive_category_ids")
 _TRAIN_FILES = {"lvis_v1": "lvis/lvis_v1_train.json", "lvis_v0.5": "lvis/lvis_v0.5_train.json"}
 _DERIVED_KEYS = ("thing_classes", "class_image_count")
+_ID_MAP = "thing_dataset_id_to_contiguous_id"
 
 
 def register_lvis_instances(name: str, metadata: dict[str, Any], json_file: Path, image_root: Path) -> None:
@@ -33,12 +34,13 @@ def register_lvis_instances(name: str, metadata: dict[str, Any], json_file: Path
 
     Args:
         name: how configs call it.
-        metadata: further metadata; may be empty. `thing_classes` and `class_image_count` come from the
-            file where they are not given.
+        metadata: further metadata; may be empty. `thing_classes`, `class_image_count` and
+            `thing_dataset_id_to_contiguous_id` come from the file where they are not given.
         json_file: its annotations.
         image_root: folder that has the folders of images, "train2017" and so on.
     """
-    derived = {key: _FromLvisFile(json_file, key) for key in _DERIVED_KEYS if key not in metadata}
+    derived = derived_values(_derive_metadata, json_file, _DERIVED_KEYS, given=metadata)
+    derived |= derived_values(_derive_ids, json_file, [_ID_MAP], given=metadata, gives_way=True)
     DatasetCatalog.register(name, partial(load_lvis_json, json_file, image_root, name))
     MetadataCatalog.get(name).set(
         json_file=json_file, image_root=image_root, evaluator_type="lvis", **derived, **metadata
@@ -71,12 +73,13 @@ def load_lvis_json(
             f"{path!r} is not in LVIS's format: expected an object with 'images', 'annotations' and "
             f"'categories', got {sorted(content) if isinstance(content, dict) else type(content).__name__}."
         )
-    _remember(path, content)
-    mapping = (
-        MetadataCatalog.get(dataset_name).get("thing_dataset_id_to_contiguous_id") if dataset_name else None
-    )
+    remember(_derive_metadata, path, content)
+    given = vars(MetadataCatalog.get(dataset_name)).get(_ID_MAP) if dataset_name else None
+    if given is None or isinstance(given, DerivedValue):
+        remember(_derive_ids, path, content)
+    mapping = MetadataCatalog.get(dataset_name).get(_ID_MAP) if dataset_name else None
     if mapping is None:
-        mapping = {id: id - 1 for id in _sorted_ids(path, content["categories"])}
+        mapping = _derive_ids(path, content)[_ID_MAP]
     per_image = group_by_image(content, path)
     reader = AnnotationReader(path, mapping, tuple(extra_annotation_keys or ()))
     records = []
@@ -127,50 +130,27 @@ def get_lvis_instances_meta(dataset_name: str) -> dict[str, Any]:
         return get_builtin_metadata("coco")
     for version, train_file in _TRAIN_FILES.items():
         if dataset_name.startswith(version):
-            return {key: _FromLvisFile(DataPath(train_file), key) for key in _DERIVED_KEYS}
+            return dict(derived_values(_derive_metadata, DataPath(train_file), _DERIVED_KEYS, given=()))
     raise UserValueError(
         f"There is no built-in metadata for {dataset_name!r}: its name should begin with "
         f"{' or '.join(map(repr, _TRAIN_FILES))}. register_lvis_instances takes {{}} and reads your file."
     )
 
 
-@dataclass(frozen=True)
-class _FromLvisFile(LazyValue):
-    """A piece of metadata that follows from the categories of an LVIS file."""
-
-    json_file: Path
-    key: str
-
-    def resolve(self) -> Any:
-        path = os.fspath(self.json_file)
-        remembered = _remembered.get(path)
-        if remembered is None or remembered[0] != _time_stamp(path):
-            _remember(path, read_json(path))
-        return _remembered[path][1][self.key]
-
-
-# Path -> (time stamp of the file, what was derived from it): these files take many seconds to read.
-_remembered: dict[str, tuple[int, dict[str, Any]]] = {}
-
-
-def _time_stamp(path: str) -> int:
-    return os.stat(path).st_mtime_ns if os.path.exists(path) else 0
-
-
-def _remember(path: str, content: dict[str, Any]) -> None:
+def _derive_metadata(path: str, content: dict[str, Any]) -> dict[str, Any]:
     categories = sorted(content["categories"], key=lambda category: category["id"])
     counts = _count_images(content) if any("image_count" not in c for c in categories) else {}
-    _remembered[path] = (
-        _time_stamp(path),
-        {
-            # The first synonym tells categories apart better than the name does ("mouse_(animal_rodent)").
-            "thing_classes": [c["synonyms"][0] if c.get("synonyms") else c["name"] for c in categories],
-            "class_image_count": [
-                {"id": c["id"], "image_count": c.get("image_count", counts.get(c["id"], 0))}
-                for c in categories
-            ],
-        },
-    )
+    return {
+        # The first synonym tells categories apart better than the name does ("mouse_(animal_rodent)").
+        "thing_classes": [c["synonyms"][0] if c.get("synonyms") else c["name"] for c in categories],
+        "class_image_count": [
+            {"id": c["id"], "image_count": c.get("image_count", counts.get(c["id"], 0))} for c in categories
+        ],
+    }
+
+
+def _derive_ids(path: str, content: dict[str, Any]) -> dict[str, Any]:
+    return {_ID_MAP: {id: id - 1 for id in _sorted_ids(path, content["categories"])}}
 
 
 def _count_images(content: dict[str, Any]) -> dict[int, int]:

@@ -4,29 +4,24 @@ from __future__ import annotations
 
 import logging
 import os
-from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from detectron2.structures.boxes import BoxMode
-from detectron2.utils.user_errors import UserKeyError, UserValueError
+from detectron2.utils.user_errors import UserKeyError
 
-from ..catalog import DatasetCatalog, LazyValue, MetadataCatalog
+from ..catalog import DatasetCatalog, MetadataCatalog
 from ..detection_utils.panoptic_png import LABEL_OF_THINGS, read_panoptic_ids
-from .builtin_meta import separated_panoptic_meta
 from .coco_panoptic import iterate_panoptic_images
-from .files import Path, read_json
+from .derived import derived_values
+from .files import Path
+from .panoptic_categories import PANOPTIC_KEYS, derive_separated
 
 logger = logging.getLogger(__name__)
 
 __all__ = ["register_panoptic"]
-
-DERIVED_KEYS = (
-    "thing_classes", "thing_colors", "thing_dataset_id_to_contiguous_id",
-    "stuff_classes", "stuff_colors", "stuff_dataset_id_to_contiguous_id",
-)  # fmt: skip
 
 
 def register_panoptic(
@@ -56,7 +51,7 @@ def register_panoptic(
         metadata: further metadata, or values to use instead of the derived ones.
     """
     given = dict(metadata or {})
-    derived = {key: _FromCategories(panoptic_json, key) for key in DERIVED_KEYS if key not in given}
+    derived = derived_values(derive_separated, panoptic_json, PANOPTIC_KEYS, given)
     if instances_json is not None:
         given["json_file"] = instances_json
     DatasetCatalog.register(name, partial(_load_panoptic, name, image_root, panoptic_root, panoptic_json))
@@ -69,38 +64,6 @@ def register_panoptic(
         **derived,
         **given,
     )
-
-
-@dataclass(frozen=True)
-class _FromCategories(LazyValue):
-    """A piece of metadata that follows from the categories of a panoptic JSON."""
-
-    panoptic_json: Path
-    key: str
-
-    def resolve(self) -> Any:
-        path = os.fspath(self.panoptic_json)
-        changed = os.stat(path).st_mtime_ns if os.path.exists(path) else 0
-        return _derive_metadata(path, changed)[self.key]
-
-
-@lru_cache(maxsize=16)
-def _derive_metadata(panoptic_json: str, changed: int) -> dict[str, Any]:
-    """Metadata from the categories; `changed` is the file's time stamp and keeps the cache honest."""
-    categories = read_json(panoptic_json).get("categories", [])
-    for category in categories:
-        lacking = {"id", "name", "isthing"} - category.keys()
-        if lacking:
-            raise UserValueError(
-                f"Category {category} in {panoptic_json!r} lacks {', '.join(sorted(lacking))}. Every "
-                "category needs 'id', 'name' and 'isthing' (1 for things, 0 for stuff)."
-            )
-    if not categories:
-        raise UserValueError(f"{panoptic_json!r} has no 'categories'.")
-    ids = [category["id"] for category in categories]
-    if len(set(ids)) < len(ids):
-        raise UserValueError(f"{panoptic_json!r} has a category id twice: {sorted(ids)}.")
-    return separated_panoptic_meta(sorted(categories, key=lambda category: category["id"]))
 
 
 def _load_panoptic(

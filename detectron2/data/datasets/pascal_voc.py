@@ -72,11 +72,24 @@ def _read_split(root: str, split: str) -> list[str]:
     path = os.path.join(root, "ImageSets", "Main", f"{split}.txt")
     if not PathManager.isfile(path):
         raise UserFileNotFoundError(
-            f"The image list {path!r} of PASCAL VOC does not exist. Built-in data sets lie below "
-            "DETECTRON2_DATASETS (./datasets without it); datasets/README.md shows the folders."
+            f"The image list {path!r} of PASCAL VOC does not exist: it should name one image of split "
+            f"{split!r} per line, as its files in JPEGImages and Annotations are called without suffix. "
+            f"{_lists_beside(os.path.dirname(path))} Built-in data sets lie below DETECTRON2_DATASETS "
+            "(./datasets without it); datasets/README.md shows the folders."
         )
     with PathManager.open(path, "r") as file:
         return [line.split()[0] for line in file if line.strip()]
+
+
+def _lists_beside(folder: str) -> str:
+    """A sentence on which lists there are, or how to make one."""
+    found = sorted(PathManager.ls(folder)) if PathManager.isdir(folder) else []
+    lists = [name.removesuffix(".txt") for name in found if name.endswith(".txt")]
+    if lists:
+        return f"There are lists of the splits {', '.join(lists)}."
+    return (
+        "`mkdir -p ImageSets/Main && ls Annotations | sed 's/.xml$//' > ImageSets/Main/train.txt` makes one."
+    )
 
 
 def _text(element: ElementTree.Element, path: str) -> str:

@@ -114,7 +114,8 @@ def _transform_box(annotation: Annotation, transforms: Transforms, image_size: t
 
 def _transform_segmentation(segmentation: Any, transforms: Transforms, image_size: tuple[int, int]) -> Any:
     if isinstance(segmentation, list):
-        polygons = [np.asarray(polygon, dtype=np.float64).reshape(-1, 2) for polygon in segmentation]
+        # Whole numbers stay such, and are scaled to whole numbers: so published models were trained.
+        polygons = [np.asarray(polygon).reshape(-1, 2) for polygon in segmentation]
         return [polygon.reshape(-1) for polygon in transforms.apply_polygons(polygons)]
     mask = transforms.apply_segmentation(as_mask(segmentation))
     if tuple(mask.shape[:2]) != tuple(image_size):

@@ -6,7 +6,9 @@ Images are (H, W, C) arrays, uint8 unless said otherwise. A format is one of PIL
 
 from __future__ import annotations
 
+import contextlib
 import logging
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -33,6 +35,8 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_LYING = (5, 6, 7, 8)
+"""Orientations in which height and width change places."""
 
 _FORMATS = ("BGR", "YUV-BT.601", "1", "L", "P", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "HSV", "I", "F")
 
@@ -93,15 +97,21 @@ def convert_image_to_rgb(image: np.ndarray | torch.Tensor, format: str) -> np.nd
     return np.asarray(Image.frombytes(format, (width, height), pixels.tobytes()).convert("RGB"))
 
 
-def _make_upright(image: Image.Image) -> Image.Image:
-    """Undo the orientation that the camera noted in EXIF, if there is a readable one."""
+def _read_orientation(image: Image.Image) -> int | None:
+    """The orientation that the camera noted in EXIF, if there is a readable one."""
     try:
-        orientation = image.getexif().get(EXIF_ORIENT)
+        orientation: int | None = image.getexif().get(EXIF_ORIENT)
     except (
         Exception
     ):  # Pillow raises many types on malformed EXIF; a picture with a broken tag is still a picture
         logger.debug("Unreadable EXIF data, orientation taken as upright", exc_info=True)
-        return image
+        return None
+    return orientation
+
+
+def _make_upright(image: Image.Image) -> Image.Image:
+    """Undo the orientation that the camera noted."""
+    orientation = _read_orientation(image)
     return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
 
 
@@ -119,10 +129,16 @@ def read_image(file_name: str, format: str | None = None) -> np.ndarray:
         FileNotFoundError: there is no such file.
         ValueError: the file is not an image, or is truncated.
     """
+    with _errors_with_name(file_name), PathManager.open(file_name, "rb") as file:
+        image: Any = Image.open(file)
+        return convert_PIL_to_numpy(_make_upright(image), format)
+
+
+@contextlib.contextmanager
+def _errors_with_name(file_name: str) -> Iterator[None]:
+    """Name the file in what goes wrong with it."""
     try:
-        with PathManager.open(file_name, "rb") as file:
-            image: Any = Image.open(file)
-            return convert_PIL_to_numpy(_make_upright(image), format)
+        yield
     except FileNotFoundError as e:
         raise UserFileNotFoundError(f"Image {str(file_name)!r} does not exist.") from e
     except UnidentifiedImageError as e:
@@ -131,6 +147,18 @@ def read_image(file_name: str, format: str | None = None) -> np.ndarray:
         ) from e
     except (OSError, SyntaxError) as e:  # Pillow reports damaged PNG chunks as SyntaxError
         raise UserValueError(f"Image {str(file_name)!r} cannot be read ({e}). Replace the file.") from e
+
+
+def read_image_size(file_name: str) -> tuple[int, int]:
+    """(height, width) of an image file that `read_image` would return, from the head of the file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is not an image.
+    """
+    with _errors_with_name(file_name), PathManager.open(file_name, "rb") as file, Image.open(file) as image:
+        width, height = image.size
+        return (width, height) if _read_orientation(image) in _LYING else (height, width)
 
 
 def check_image_size(dataset_dict: dict[str, Any], image: np.ndarray) -> None:

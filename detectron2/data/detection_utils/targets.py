@@ -35,6 +35,9 @@ def annotations_to_instances(
     Returns:
         `Instances` with `gt_boxes` (R, 4), `gt_classes` (R,), and `gt_masks` and `gt_keypoints`
         where the annotations have them.
+
+    Raises:
+        ValueError: a bit mask is not as large as the image, or masks do not fit `mask_format`.
     """
     boxes = [BoxMode.convert(anno["bbox"], anno["bbox_mode"], BoxMode.XYXY_ABS) for anno in annos]
     target = Instances(image_size)
@@ -76,6 +79,12 @@ def _collect_masks(
             if isinstance(segmentation, list)
             else as_mask(segmentation)
         )
+        if drawn.shape != mask.shape:
+            raise UserValueError(
+                f"A mask has size {drawn.shape} (height, width), but its image has {mask.shape} after the "
+                "transforms. The mask in the annotation must be as large as the image file, and the same "
+                "transforms must be applied to both."
+            )
         mask[:] = drawn
     return BitMasks(torch.from_numpy(masks))
 

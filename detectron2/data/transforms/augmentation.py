@@ -50,8 +50,9 @@ def _check_input_type(image: np.ndarray) -> None:
 class Augmentation:
     """Base class: choose a transform from the attributes of an input, then apply it.
 
-    A subclass defines `get_transform`; the names of its arguments say which attributes of the input it
-    looks at, `def get_transform(self, image, boxes)` for example. `input_args` overrides these names.
+    A subclass defines `get_transform`. A single argument gets the image, whatever its name. The names of
+    several say which attributes of the input they get, `def get_transform(self, image, boxes)` for example.
+    `input_args` overrides these names.
     """
 
     input_args: tuple[str, ...] | None = None
@@ -67,7 +68,7 @@ class Augmentation:
                 setattr(self, name, value)
 
     def get_transform(self, *args: Any) -> Transform:
-        """Choose the transform; the arguments are the input's attributes that have the arguments' names."""
+        """Choose the transform from the image, or from the attributes that several arguments name."""
         raise UserNotImplementedError(f"{type(self).__name__} does not define get_transform.")
 
     def __call__(self, aug_input: Any) -> Transform:
@@ -108,6 +109,8 @@ class Augmentation:
 
 def _argument_names(aug: Augmentation) -> tuple[str, ...]:
     parameters = inspect.signature(aug.get_transform).parameters
+    if len(parameters) == 1:
+        return ("image",)
     if any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in parameters.values()):
         raise UserTypeError(
             f"{type(aug).__name__}.get_transform must name its arguments, got *args or **kwargs. "
@@ -137,7 +140,7 @@ class _FixedAugmentation(Augmentation):
     def __init__(self, tfm: Transform) -> None:
         self.tfm = tfm
 
-    def get_transform(self) -> Transform:
+    def get_transform(self, *args: Any) -> Transform:
         return self.tfm
 
     def __repr__(self) -> str:

@@ -140,10 +140,11 @@ class ResizeTransform(Transform):  # type: ignore[misc]  # fvcore has no types
         return _resize_by_torch(img, (self.new_h, self.new_w), mode)
 
     def apply_coords(self, coords: np.ndarray) -> np.ndarray:
-        """Scale (N, 2) points."""
-        if not np.issubdtype(coords.dtype, np.floating):
-            coords = coords.astype(np.float64)
-        moved: np.ndarray = coords * np.array([self.new_w / self.w, self.new_h / self.h], dtype=coords.dtype)
+        """Scale (N, 2) points; integers stay integers, without what lies behind their point."""
+        scale = np.array([self.new_w / self.w, self.new_h / self.h])
+        if np.issubdtype(coords.dtype, np.floating):
+            scale = scale.astype(coords.dtype)
+        moved: np.ndarray = (coords * scale).astype(coords.dtype, copy=False)
         return moved
 
     def apply_segmentation(self, segmentation: np.ndarray) -> np.ndarray:

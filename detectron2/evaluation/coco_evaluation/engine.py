@@ -1,7 +1,7 @@
 """COCO average precision behind one function, with two engines that give the same numbers.
 
-`hotcoco` is the default: exact, and faster by far. `pycocotools` is the reference that tests
-compare it with. Both fill the same arrays; the summary is computed from them here.
+`hotcoco` is the default. `pycocotools` is the reference that tests compare it with. Both fill the
+same arrays; the summary is computed from them here.
 
 Shapes: T IoU thresholds, R recall thresholds, K categories, A area ranges, M detection limits. Boxes are XYWH
 in pixels of the original image, masks are run lengths.

@@ -18,8 +18,9 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from detectron2.config.config.node import CfgNode
-from detectron2.data.catalog import MetadataCatalog
+from detectron2.data.catalog import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets.coco.export import convert_to_coco_dict, convert_to_coco_json
+from detectron2.data.datasets.coco.images import complete_images
 from detectron2.evaluation.coco_evaluation.engine import (
     CocoScores,
     CocoSettings,
@@ -82,7 +83,7 @@ class COCOEvaluator(DatasetEvaluator):
                 sequence gives the limits of all three AR numbers; AP is taken at the largest.
             use_fast_impl: score with hotcoco; False with pycocotools, for the same numbers later.
             kpt_oks_sigmas: keypoint fall-offs; empty for COCO's 17 person keypoints.
-            allow_cached_coco: reuse the converted annotations of an earlier run with the same data set.
+            allow_cached_coco: reuse the converted annotations of an earlier run if it had the same data.
         """
         self._logger = logging.getLogger(__name__)
         self._distributed = distributed
@@ -117,7 +118,10 @@ class COCOEvaluator(DatasetEvaluator):
             convert_to_coco_json(self._dataset_name, json_file, allow_cached=self._allow_cached_coco)
         with PathManager.open(json_file, "r") as file:
             content: dict[str, Any] = json.load(file)
-            return content
+        image_root = self._metadata.get("image_root")
+        if image_root is not None and any("file_name" in image for image in content["images"]):
+            content["images"] = complete_images(content, os.fspath(json_file), os.fspath(image_root))
+        return content
 
     @cached_property
     def _coco_api(self) -> COCO:
@@ -216,8 +220,21 @@ class COCOEvaluator(DatasetEvaluator):
 
     def _contiguous_to_dataset(self) -> dict[int, int] | None:
         """The data set's id of each class of the model; None where they are the same."""
-        mapping = getattr(self._metadata, "thing_dataset_id_to_contiguous_id", None)
-        return None if mapping is None else {contiguous: id for id, contiguous in mapping.items()}
+        key = "thing_dataset_id_to_contiguous_id"
+        mapping = self._metadata.get(key)
+        if mapping is None and self._metadata.get("json_file") and self._dataset_name in DatasetCatalog:
+            DatasetCatalog.get(self._dataset_name)  # loading a data set may be what fills its metadata
+            mapping = self._metadata.get(key)
+        if mapping is not None:
+            return {contiguous: id for id, contiguous in mapping.items()}
+        ids = sorted(category["id"] for category in self._ground_truth.get("categories", ()))
+        if ids != [*range(len(ids))]:
+            self._logger.warning(
+                "The metadata of '%s' has no %s: predicted classes are taken for the category ids of the "
+                "ground truth, %s ... Set it if the model numbers its classes from 0.",
+                self._dataset_name, key, ids[:5],
+            )  # fmt: skip
+        return None
 
     def _score(
         self, entries: Sequence[Mapping[str, Any]], task: str, img_ids: Collection[int] | None
@@ -284,9 +301,17 @@ def _why_not_scorable(
     key = {"bbox": "bbox", "segm": "segmentation", "keypoints": "keypoints"}[task]
     if any(key not in entry for entry in entries):
         return f"the predictions have no '{key}'; does the model have the head for it?"
-    if any(key not in annotation for annotation in ground_truth["annotations"]):
+    annotations = ground_truth["annotations"]
+    if any(key not in annotation for annotation in annotations):
         return f"annotations of the ground truth have no '{key}'"
+    if annotations and not any(_is_given(annotation[key]) for annotation in annotations):
+        return f"'{key}' is empty in all annotations of the ground truth"
     return None
+
+
+def _is_given(value: Any) -> bool:
+    """Whether there is a box, mask or pose, and not an empty list."""
+    return value is not None and len(value) > 0
 
 
 def _checked_tasks(tasks: Iterable[str] | None) -> tuple[str, ...] | None:

@@ -82,6 +82,12 @@ def explain_missing_numbers(
         reasons.append(
             "every metric is nan: no object of the ground truth has a visible keypoint ('num_keypoints')"
         )
+    num_maskless = sum(iou_type == "segm" and len(a["segmentation"]) == 0 for a in objects)
+    if num_maskless:
+        reasons.append(
+            f"{num_maskless} of {len(objects)} objects of the ground truth have an empty 'segmentation' and "
+            "count as missed; leave them out of the file or give them masks"
+        )
     areas = np.asarray([annotated_area(a) for a in objects])
     for size in SIZES:
         metric = f"AP{size.suffix}"

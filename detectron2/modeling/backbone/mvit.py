@@ -16,7 +16,7 @@ from detectron2.utils.user_errors import UserValueError
 
 from .backbone import Backbone
 from .mvit_blocks import BlockOptions, MultiScaleAttention, MultiScaleBlock, attention_pool
-from .utils import PatchEmbed, embed_positions, init_transformer_weights, make_abs_pos, spread_drop_path
+from .utils import PatchEmbed, embed_positions, init_transformer, make_abs_pos, spread_drop_path
 
 __all__ = ["MViT", "MultiScaleAttention", "MultiScaleBlock", "attention_pool"]
 
@@ -114,7 +114,7 @@ class MViT(Backbone):
                 self._out_features.append(name)
                 self._out_feature_channels[name] = options.dim_out
                 self._out_feature_strides[name] = patch_stride[0] << _stage_of(i, lasts)
-        self.apply(init_transformer_weights)
+        init_transformer(self, self.pos_embed)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """(N, C_in, H, W) images -> {"scale2": (N, C, H / 4, W / 4), ...}."""

@@ -168,10 +168,11 @@ class BottleneckTransform(_Chain):
         super().__init__(w_in, w_out, stride)
         w_b = round(w_out * params["bot_mul"])
         w_se = round(w_in * params["se_r"])
-        middle = conv2d(w_b, w_b, 3, stride=stride, groups=w_b // params["group_w"])
-        _add_convs(
-            self, {"a": conv2d(w_in, w_b, 1), "b": middle}, norm, activation_class, last_is_linear=False
-        )
+        convs = {
+            "a": conv2d(w_in, w_b, 1),
+            "b": conv2d(w_b, w_b, 3, stride=stride, groups=w_b // params["group_w"]),
+        }
+        _add_convs(self, convs, norm, activation_class, last_is_linear=False)
         if w_se:
             self.se = SE(w_b, w_se, activation_class)
         _add_convs(self, {"c": conv2d(w_b, w_out, 1)}, norm, activation_class, last_is_linear=True)

@@ -6,6 +6,7 @@ H', W' = H / stride, W / stride (rounded up) at its output.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -46,8 +47,8 @@ def conv_norm(
 class ResidualBlock(CNNBlockBase):
     """relu(branch(x) + shortcut(x)); the shortcut is the identity where shapes allow it.
 
-    A subclass builds its branch after the shortcut (the order decides seeded initialisation) and defines
-    `branch`.
+    A subclass builds the shortcut before its branch and initialises both at its end, the shortcut last (this
+    order decides seeded initialisation), and it defines `branch`.
     """
 
     shortcut: nn.Module | None
@@ -71,9 +72,13 @@ class ResidualBlock(CNNBlockBase):
         """Make the projection of a block that changes shape, None for any other block."""
         if not self.changes_shape:
             return None
-        shortcut = conv_norm(self.in_channels, self.out_channels, 1, stride=self.stride, norm=norm)
-        c2_msra_fill(shortcut)
-        return shortcut
+        return conv_norm(self.in_channels, self.out_channels, 1, stride=self.stride, norm=norm)
+
+    @property
+    def _shortcut_convs(self) -> list[nn.Module]:
+        """The convolutions of the shortcut, for their initialisation."""
+        modules = () if self.shortcut is None else self.shortcut.modules()
+        return [module for module in modules if isinstance(module, nn.Conv2d)]
 
 
 class BasicBlock(ResidualBlock):
@@ -84,7 +89,7 @@ class BasicBlock(ResidualBlock):
         self.shortcut = self._build_shortcut(norm)
         self.conv1 = conv_norm(in_channels, out_channels, 3, stride=stride, norm=norm)
         self.conv2 = conv_norm(out_channels, out_channels, 3, norm=norm)
-        for conv in (self.conv1, self.conv2):
+        for conv in (self.conv1, self.conv2, *self._shortcut_convs):
             c2_msra_fill(conv)
 
     def branch(self, x: Tensor) -> Tensor:
@@ -137,12 +142,20 @@ class BottleneckBlock(ResidualBlock):
             **middle_options,
         )
         self.conv3 = conv_norm(bottleneck_channels, out_channels, 1, norm=norm)
-        for conv in (self.conv1, *middle_convs, self.conv3):
+        for conv in self._convs_to_fill(middle_convs):
             c2_msra_fill(conv)
 
     def branch(self, x: Tensor) -> Tensor:
         out: Tensor = self.conv3(self.middle(F.relu_(self.conv1(x))))
         return out
+
+    def _convs_to_fill(self, middle_convs: Sequence[nn.Module]) -> list[nn.Module]:
+        """List all convolutions in the order of their initialisation.
+
+        Args:
+            middle_convs: what `_build_middle` returned.
+        """
+        return [self.conv1, *middle_convs, self.conv3, *self._shortcut_convs]
 
     conv2: nn.Module
 

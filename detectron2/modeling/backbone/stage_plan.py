@@ -141,7 +141,10 @@ class BottleneckKind:
 def plan_stages_from_config(
     cfg: CfgNode, *, blocks_per_stage: Sequence[int], width_factor: int = 1
 ) -> list[StagePlan]:
-    """Lay out the stages that `MODEL.RESNETS` asks for, no more of them than `OUT_FEATURES` needs.
+    """Lay out the stages that `MODEL.RESNETS` asks for.
+
+    Stages behind the last one in `OUT_FEATURES` are laid out too: their weights are drawn before the network
+    drops them, and so decide what the heads draw.
 
     Args:
         width_factor: as in `BottleneckKind`.
@@ -156,13 +159,11 @@ def plan_stages_from_config(
         bottleneck_channels=node.NUM_GROUPS * node.WIDTH_PER_GROUP * width_factor,
         res5_dilation=node.RES5_DILATION,
     )
-    numbers = {"stem": 1} | {f"res{i + 2}": i + 2 for i in range(len(plans))}
-    unknown = [name for name in node.OUT_FEATURES if name not in numbers]
+    known = ["stem", *(f"res{i + 2}" for i in range(len(plans)))]
+    unknown = [name for name in node.OUT_FEATURES if name not in known]
     if unknown or not node.OUT_FEATURES:
-        raise UserValueError(
-            f"MODEL.RESNETS.OUT_FEATURES must be some of {list(numbers)}, got {node.OUT_FEATURES}"
-        )
-    return plans[: max(numbers[name] for name in node.OUT_FEATURES) - 1]
+        raise UserValueError(f"MODEL.RESNETS.OUT_FEATURES must be some of {known}, got {node.OUT_FEATURES}")
+    return plans
 
 
 def make_bottleneck_stages(

@@ -246,10 +246,15 @@ def init_transformer_weights(module: nn.Module) -> None:
 
 
 def make_abs_pos(num_positions: int, channels: int) -> nn.Parameter:
-    """Make the embeddings (1, P, C) that `get_abs_pos` fits to a map."""
-    positions = nn.Parameter(torch.zeros(1, num_positions, channels))
-    nn.init.trunc_normal_(positions, std=0.02)
-    return positions
+    """Make the embeddings (1, P, C) that `get_abs_pos` fits to a map, zero until `init_transformer`."""
+    return nn.Parameter(torch.zeros(1, num_positions, channels))
+
+
+def init_transformer(module: nn.Module, abs_pos: nn.Parameter | None) -> None:
+    """Draw the position embeddings, if there are any, and then the weights of all parts."""
+    if abs_pos is not None:
+        nn.init.trunc_normal_(abs_pos, std=0.02)
+    module.apply(init_transformer_weights)
 
 
 def embed_positions(x: Tensor, abs_pos: Tensor | None, has_cls_token: bool) -> Tensor:

@@ -15,7 +15,7 @@ from detectron2.layers.batch_norm import MakeNorm
 
 from .backbone import Backbone
 from .simple_pyramid import SimpleFeaturePyramid
-from .utils import PatchEmbed, embed_positions, init_transformer_weights, make_abs_pos, spread_drop_path
+from .utils import PatchEmbed, embed_positions, init_transformer, make_abs_pos, spread_drop_path
 from .vit_blocks import Attention, Block, BlockOptions, ResBottleneckBlock
 
 __all__ = [
@@ -102,7 +102,7 @@ class ViT(Backbone):
                 use_residual_block=i in residual_block_indexes,
             )
             self.blocks.append(Block(**vars(options)))
-        self.apply(init_transformer_weights)
+        init_transformer(self, self.pos_embed)
         self._out_features = [out_feature]
         self._out_feature_channels = {out_feature: embed_dim}
         self._out_feature_strides = {out_feature: patch_size}

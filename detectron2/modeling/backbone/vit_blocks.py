@@ -98,11 +98,12 @@ class ResBottleneckBlock(CNNBlockBase):
         widths = (in_channels, bottleneck_channels, bottleneck_channels, out_channels)
         for i, kernel_size in enumerate((1, 3, 1), start=1):
             conv = Conv2d(widths[i - 1], widths[i], kernel_size, padding=kernel_size // 2, bias=False)
-            c2_msra_fill(conv)
             self.add_module(f"conv{i}", conv)
             self.add_module(f"norm{i}", get_norm(norm, widths[i]) or nn.Identity())
             if i < 3:
                 self.add_module(f"act{i}", act_layer())
+        for i in (1, 2, 3):
+            c2_msra_fill(self.get_submodule(f"conv{i}"))
         for parameter in self.get_submodule("norm3").parameters():
             nn.init.zeros_(parameter)
 

@@ -50,21 +50,23 @@ class FastRCNNConvFCHead(nn.Sequential):
         for i, dim in enumerate(conv_dims, start=1):
             norm = get_norm(conv_norm, dim)
             conv = Conv2d(channels, dim, 3, padding=1, bias=not conv_norm, norm=norm, activation=F.relu)
-            c2_msra_fill(conv)
             self.add_module(f"conv{i}", conv)
             channels = dim
         self._output = ShapeSpec(channels=channels, height=input_shape.height, width=input_shape.width)
-        if not fc_dims:
-            return
-        self.add_module("flatten", nn.Flatten())
-        width = channels * math.prod(side or 1 for side in (input_shape.height, input_shape.width))
-        for i, dim in enumerate(fc_dims, start=1):
-            fc = nn.Linear(width, dim)
-            c2_xavier_fill(fc)
-            self.add_module(f"fc{i}", fc)
-            self.add_module(f"fc_relu{i}", nn.ReLU())
-            width = dim
-        self._output = ShapeSpec(channels=width)
+        if fc_dims:
+            self.add_module("flatten", nn.Flatten())
+            width = channels * math.prod(side or 1 for side in (input_shape.height, input_shape.width))
+            for i, dim in enumerate(fc_dims, start=1):
+                self.add_module(f"fc{i}", nn.Linear(width, dim))
+                self.add_module(f"fc_relu{i}", nn.ReLU())
+                width = dim
+            self._output = ShapeSpec(channels=width)
+        # Not while they are made: the order decides seeded initial weights.
+        for layer in self:
+            if isinstance(layer, nn.Conv2d):
+                c2_msra_fill(layer)
+            elif isinstance(layer, nn.Linear):
+                c2_xavier_fill(layer)
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: ShapeSpec) -> dict[str, Any]:

@@ -10,12 +10,20 @@ from pathlib import Path
 import numpy as np
 import pycocotools.mask as coco_mask
 import pytest
+from PIL import Image
 from pycocotools.coco import COCO
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.data.datasets import load_coco_json, load_sem_seg, register_coco_instances
+from detectron2.data.datasets import (
+    load_coco_json,
+    load_sem_seg,
+    register_coco_instances,
+    register_panoptic,
+)
 from detectron2.data.datasets.coco import convert_to_coco_dict, convert_to_coco_json, main
 from detectron2.structures import BoxMode
+
+from ..conftest import paint_ids
 
 MakeCoco = Callable[..., tuple[Path, Path]]
 TRIANGLE = [1.0, 1.0, 9.0, 1.0, 9.0, 9.0]
@@ -156,14 +164,105 @@ def test_export_is_read_back_by_pycocotools(make_coco: MakeCoco, tmp_path: Path,
     assert [c["name"] for c in coco.loadCats([3, 7])] == ["cat", "dog"]
 
 
-def test_export_keeps_a_file_that_is_there(make_coco: MakeCoco, tmp_path: Path, caplog) -> None:
+def test_export_keeps_a_file_of_the_same_data_only(make_coco: MakeCoco, tmp_path: Path, caplog) -> None:
     register_coco_instances("toy", {}, *make_coco())
     output = tmp_path / "toy.json"
     output.write_text("{}")
     convert_to_coco_json("toy", str(output))
-    assert output.read_text() == "{}" and "Remove the file" in caplog.text
+    assert "is replaced" in caplog.text
+    written = json.loads(output.read_text())
+    assert len(written["annotations"]) == 2
+    output.write_text(json.dumps({**written, "mark": 1}))
+    convert_to_coco_json("toy", str(output))
+    assert json.loads(output.read_text())["mark"] == 1
     convert_to_coco_json("toy", str(output), allow_cached=False)
-    assert len(json.loads(output.read_text())["annotations"]) == 2
+    assert "mark" not in json.loads(output.read_text())
+    make_coco(bbox=[5, 6, 20, 20])  # the same path
+    convert_to_coco_json("toy", str(output))
+    assert json.loads(output.read_text())["annotations"][0]["bbox"] == [5, 6, 20, 20]
+
+
+def test_export_sees_another_png_under_the_same_name(make_panoptic, tmp_path: Path) -> None:
+    made = make_panoptic()
+    ids = made.pop("ids")
+    register_panoptic("mine", **made)
+    output = tmp_path / "mine.json"
+    convert_to_coco_json("mine", str(output))
+    before, *_ = json.loads(output.read_text())["annotations"]
+    (png,) = Path(made["panoptic_root"]).glob("*.png")
+    grown = ids.copy()
+    grown[-3:] = 5
+    paint_ids(grown).save(png)
+    convert_to_coco_json("mine", str(output))
+    after, *_ = json.loads(output.read_text())["annotations"]
+    assert after["area"] == (grown == 5).sum() != before["area"]
+
+
+def test_class_names_and_numbers_are_known_before_loading(make_coco: MakeCoco, tmp_path: Path) -> None:
+    json_file, root = make_coco()
+    register_coco_instances("toy", {}, json_file, root)
+    meta = MetadataCatalog.get("toy")
+    assert meta.thing_classes == ["cat", "dog"]
+    assert meta.thing_dataset_id_to_contiguous_id == {3: 0, 7: 1}
+    content = json.loads(json_file.read_text())
+    content["categories"][0]["name"] = "lion"
+    json_file.write_text(json.dumps(content))
+    assert meta.thing_classes == ["lion", "dog"]
+    DatasetCatalog.get("toy")
+    assert meta.thing_classes == ["lion", "dog"]
+
+
+def test_registering_reads_no_file_and_a_missing_one_is_like_an_unset_value(tmp_path: Path) -> None:
+    register_coco_instances("toy", {}, tmp_path / "not_yet.json", tmp_path)
+    meta = MetadataCatalog.get("toy")
+    assert not hasattr(meta, "thing_classes") and meta.get("thing_classes", ["?"]) == ["?"]
+    with pytest.raises(AttributeError, match=r"not_yet\.json.*does not exist"):
+        meta.thing_classes  # noqa: B018  # the look-up is what is tested
+    meta.thing_classes = ["mine"]
+    register_coco_instances("toy", {}, tmp_path / "not_yet.json", tmp_path)
+    assert meta.thing_classes == ["mine"]
+
+
+def test_classes_that_were_set_by_hand_must_be_those_of_the_file(make_coco: MakeCoco) -> None:
+    register_coco_instances("toy", {}, *make_coco())
+    MetadataCatalog.get("toy").thing_classes = ["dog", "cat"]
+    with pytest.raises(ValueError, match="'thing_classes' of data set 'toy'"):
+        DatasetCatalog.get("toy")
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_sizes_that_the_file_lacks_come_from_the_images(
+    make_coco: MakeCoco, caplog, orientation: int
+) -> None:
+    json_file, root = make_coco()
+    content = json.loads(json_file.read_text())
+    for image in content["images"]:
+        del image["width"], image["height"]
+    json_file.write_text(json.dumps(content))
+    exif = Image.Exif()
+    exif[274] = orientation
+    Image.new("RGB", (40, 30)).save(root / "002.png", exif=exif)
+    first, second = load_coco_json(json_file, root)
+    assert (first["height"], first["width"]) == (30, 40)
+    assert (second["height"], second["width"]) == ((30, 40) if orientation == 1 else (40, 30))
+    assert "2 of 2 images" in caplog.text
+    (root / "002.png").unlink()
+    with pytest.raises(FileNotFoundError, match="002"):
+        load_coco_json(json_file, root)
+
+
+def test_repeated_image_ids_are_refused(make_coco: MakeCoco) -> None:
+    json_file, root = make_coco()
+    content = json.loads(json_file.read_text())
+    content["images"][1]["id"] = 1
+    json_file.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"1 image ids more than once, 1 among them.*an 'id' of its own"):
+        load_coco_json(json_file, root)
+    records = [{"file_name": "a", "image_id": 5, "height": 4, "width": 5, "annotations": []}] * 2
+    DatasetCatalog.register("twice", lambda: records)
+    MetadataCatalog.get("twice").set(thing_classes=["a"])
+    with pytest.raises(ValueError, match="5 among them"):
+        convert_to_coco_dict("twice")
 
 
 def test_export_of_custom_records() -> None:

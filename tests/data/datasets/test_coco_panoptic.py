@@ -122,6 +122,25 @@ def test_standard_panoptic_numbers_all_classes(make_panoptic: MakePanoptic) -> N
     assert MetadataCatalog.get("std").json_file is None
 
 
+def test_metadata_follows_from_the_categories_before_loading(
+    make_panoptic: MakePanoptic, tmp_path: Path
+) -> None:
+    made = _paths(make_panoptic())
+    places = (made["image_root"], made["panoptic_root"], made["panoptic_json"])
+    register_coco_panoptic("std", {}, *places)
+    standard = MetadataCatalog.get("std")
+    assert standard.thing_classes == standard.stuff_classes == ["cat", "dog", "grass", "sky"]
+    assert standard.thing_dataset_id_to_contiguous_id == {3: 0, 7: 1}
+    assert standard.stuff_dataset_id_to_contiguous_id == {20: 2, 21: 3}
+    assert [s["category_id"] for s in DatasetCatalog.get("std")[0]["segments_info"]] == [3, 2, 0, 1]
+    register_coco_panoptic_separated("sep", {}, *places, tmp_path / "stuff", tmp_path / "things.json")
+    for name in ("sep_separated", "sep_stuffonly"):
+        metadata = MetadataCatalog.get(name)
+        assert metadata.thing_classes == ["cat", "dog"]
+        assert metadata.stuff_classes == ["things", "grass", "sky"]
+    assert len(DatasetCatalog.get("sep_stuffonly")) == 2
+
+
 def test_image_name_follows_the_png_where_the_json_lists_no_images(make_panoptic: MakePanoptic) -> None:
     made = _paths(make_panoptic(suffix=".jpg"))
     content = json.loads(made["panoptic_json"].read_text())

@@ -50,6 +50,18 @@ def json_file(tmp_path: Path) -> str:
     return str(path)
 
 
+def test_numbers_of_categories_are_known_before_loading(json_file: str) -> None:
+    register_lvis_instances("numbered_lvis", {}, json_file, "coco/")
+    try:
+        metadata = MetadataCatalog.get("numbered_lvis")
+        assert metadata.thing_dataset_id_to_contiguous_id == {1: 0, 2: 1}
+        metadata.thing_dataset_id_to_contiguous_id = {1: 0, 2: 5}  # a numbering of one's own wins
+        assert load_lvis_json(json_file, "coco/", "numbered_lvis")[1]["annotations"][0]["category_id"] == 5
+    finally:
+        DatasetCatalog.remove("numbered_lvis")
+        MetadataCatalog.remove("numbered_lvis")
+
+
 @pytest.fixture
 def dataset(json_file: str) -> Iterator[str]:
     register_lvis_instances("my_lvis", {}, json_file, "coco/")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,9 @@ from detectron2.structures.polygons import polygon_area
 from detectron2.utils.file_io import PathManager, atomic_write
 from detectron2.utils.user_errors import UserTypeError
 
+from .content_key import content_key
+from .images import check_image_ids
+
 logger = logging.getLogger(__name__)
 
 
@@ -29,10 +32,17 @@ def convert_to_coco_dict(dataset_name: str) -> dict[str, Any]:
 
     Args:
         dataset_name: a registered data set.
+
+    Raises:
+        ValueError: two images have one id.
     """
-    metadata = MetadataCatalog.get(dataset_name)
     records = DatasetCatalog.get(dataset_name)
-    dataset_id = _dataset_category_ids(metadata)  # after loading, which may be what sets it
+    return _convert(dataset_name, records)
+
+
+def _convert(dataset_name: str, records: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    metadata = MetadataCatalog.get(dataset_name)
+    dataset_id = _dataset_category_ids(metadata)
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for position, record in enumerate(records):
@@ -48,6 +58,7 @@ def convert_to_coco_dict(dataset_name: str) -> dict[str, Any]:
         for annotation in _with_masks(record):
             converted = _convert_annotation(annotation, dataset_id)
             annotations.append({"id": len(annotations) + 1, "image_id": image_id, **converted})
+    check_image_ids([image["id"] for image in images], f"Data set {dataset_name!r}")
     categories = [{"id": dataset_id(i), "name": name} for i, name in enumerate(metadata.thing_classes)]
     logger.info(
         "Converted data set %s: %d images, %d annotations", dataset_name, len(images), len(annotations)
@@ -56,6 +67,7 @@ def convert_to_coco_dict(dataset_name: str) -> dict[str, Any]:
         "info": {
             "date_created": datetime.datetime.now().isoformat(timespec="seconds"),
             "description": f"Data set {dataset_name} in COCO's format.",
+            "content_key": content_key(records, metadata),
         },
         "licenses": None,
         "images": images,
@@ -123,16 +135,28 @@ def convert_to_coco_json(dataset_name: str, output_file: str, allow_cached: bool
     Args:
         dataset_name: a registered data set.
         output_file: path of the file.
-        allow_cached: leave a file that is already there.
+        allow_cached: leave a file that was written from the same data. It holds a digest of them, so that one
+            of another data set, or of another state of this one, is written anew.
     """
+    records = DatasetCatalog.get(dataset_name)
     if allow_cached and PathManager.exists(output_file):
+        key = content_key(records, MetadataCatalog.get(dataset_name))
+        if key and _key_in_file(output_file) == key:
+            logger.info("%s was written from the data that %s has now, and stays", output_file, dataset_name)
+            return
         logger.warning(
-            "Using the COCO annotations in %s that an earlier run wrote. Remove the file if data set %s has "
-            "changed.",
-            output_file, dataset_name,
-        )  # fmt: skip
-        return
+            "%s was not written from the data that %s has now, and is replaced", output_file, dataset_name
+        )
     logger.info("Converting data set %s to COCO's format, for the evaluation ...", dataset_name)
-    content = convert_to_coco_dict(dataset_name)
+    content = _convert(dataset_name, records)
     with atomic_write(output_file, "w") as file:
         json.dump(content, file)
+
+
+def _key_in_file(path: str) -> str | None:
+    try:
+        with PathManager.open(path, "r") as file:
+            info = json.load(file).get("info")
+    except (OSError, ValueError, AttributeError):  # whatever it is, it is no file of ours
+        return None
+    return info.get("content_key") if isinstance(info, dict) else None

@@ -22,7 +22,9 @@ from detectron2.structures.boxes import BoxMode
 from detectron2.utils.file_io import PathManager
 from detectron2.utils.user_errors import UserFileNotFoundError, UserKeyError, UserTypeError, UserValueError
 
+from ..derived import derived_values
 from ..files import Path, read_json
+from .images import complete_images
 
 logger = logging.getLogger(__name__)
 
@@ -52,21 +54,26 @@ def load_coco_json(
         extra_annotation_keys: further keys of the annotations to keep, such as "score".
 
     Returns:
-        A dict per image, ordered by image id; see the top of this module.
+        A dict per image, ordered by image id; see the top of this module. Sizes that the file does not give
+        are read from the image files.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not in COCO's format, or ids of images, annotations or categories repeat.
+        KeyError: an annotation's category is not among those of the file.
     """
-    content = read_json(json_file, dataset_name)
+    path, root = os.fspath(json_file), os.fspath(image_root)
+    content = read_json(path, dataset_name)
     if not isinstance(content, dict) or "images" not in content:
         raise UserValueError(
-            f"{os.fspath(json_file)!r} is not in COCO's format: expected an object with 'images', "
-            "'annotations' and 'categories', got "
-            f"{sorted(content) if isinstance(content, dict) else type(content).__name__}."
+            f"{path!r} is not in COCO's format: expected an object with 'images', 'annotations' and "
+            f"'categories', got {sorted(content) if isinstance(content, dict) else type(content).__name__}."
         )
-    contiguous_id = _number_categories(content, dataset_name) if dataset_name is not None else None
-    per_image = group_by_image(content, os.fspath(json_file))
-    reader = AnnotationReader(os.fspath(json_file), contiguous_id, tuple(extra_annotation_keys or ()))
-    root = os.fspath(image_root)
+    contiguous_id = _note_categories(path, content, dataset_name) if dataset_name is not None else None
+    per_image = group_by_image(content, path)
+    reader = AnnotationReader(path, contiguous_id, tuple(extra_annotation_keys or ()))
     records = []
-    for image in sorted(content["images"], key=lambda image: image["id"]):
+    for image in complete_images(content, path, root):
         annotations = (reader.read(anno) for anno in per_image[image["id"]])
         record = {
             "file_name": os.path.join(root, image["file_name"]),
@@ -76,30 +83,39 @@ def load_coco_json(
             "annotations": [anno for anno in annotations if anno is not None],
         }
         records.append(record)
-    logger.info("Loaded %d images in COCO format from %s", len(records), os.fspath(json_file))
+    logger.info("Loaded %d images in COCO format from %s", len(records), path)
     reader.report()
     return records
 
 
-def _number_categories(content: dict[str, Any], dataset_name: str) -> dict[int, int]:
-    """Number the categories by ascending id, and write that into the metadata. Returns dataset id ->
-    number."""
+def _note_categories(path: str, content: dict[str, Any], dataset_name: str) -> dict[int, int]:
+    """Number the categories by ascending id, and put that into the metadata. Returns dataset id -> number."""
+    derived = derive_coco_metadata(path, content)
+    MetadataCatalog.get(dataset_name).set(**derived)
+    contiguous_id: dict[int, int] = derived["thing_dataset_id_to_contiguous_id"]
+    if [*contiguous_id] != [*range(1, len(contiguous_id) + 1)] and "coco" not in dataset_name:
+        logger.warning(
+            "Category ids of data set %r are not 1 to %d. They are numbered in ascending order: %s ...",
+            dataset_name, len(contiguous_id), dict([*contiguous_id.items()][:5]),
+        )  # fmt: skip
+    return contiguous_id
+
+
+def derive_coco_metadata(path: str, content: dict[str, Any]) -> dict[str, Any]:
+    """Names of the classes, and dataset id -> number, of the categories by ascending id.
+
+    Raises:
+        ValueError: two categories have one id.
+    """
     categories = sorted(content.get("categories", []), key=lambda category: category["id"])
     ids = [category["id"] for category in categories]
     if len(set(ids)) < len(ids):
         repeated = sorted(id for id, count in Counter(ids).items() if count > 1)
-        raise UserValueError(f"Data set {dataset_name!r} lists the category ids {repeated} more than once.")
-    contiguous_id = {id: i for i, id in enumerate(ids)}
-    if ids != [*range(1, len(ids) + 1)] and "coco" not in dataset_name:
-        logger.warning(
-            "Category ids of data set %r are not 1 to %d. They are numbered in ascending order: %s ...",
-            dataset_name, len(ids), dict([*contiguous_id.items()][:5]),
-        )  # fmt: skip
-    MetadataCatalog.get(dataset_name).set(
-        thing_classes=[category["name"] for category in categories],
-        thing_dataset_id_to_contiguous_id=contiguous_id,
-    )
-    return contiguous_id
+        raise UserValueError(f"{path!r} lists the category ids {repeated} more than once.")
+    return {
+        "thing_classes": [category["name"] for category in categories],
+        "thing_dataset_id_to_contiguous_id": {id: number for number, id in enumerate(ids)},
+    }
 
 
 def group_by_image(content: dict[str, Any], json_file: str) -> dict[int, list[dict[str, Any]]]:
@@ -250,7 +266,8 @@ def register_coco_instances(name: str, metadata: dict[str, Any], json_file: Path
 
     Args:
         name: how configs call it, such as "my_train".
-        metadata: further metadata; may be empty. Class names come from the file.
+        metadata: further metadata; may be empty. Class names and the numbers of the categories come from the
+            file, when they are first asked for.
         json_file: its annotations.
         image_root: folder of its images.
     """
@@ -261,9 +278,11 @@ def register_coco_instances(name: str, metadata: dict[str, Any], json_file: Path
             raise UserTypeError(
                 f"json_file and image_root of data set {name!r} must be paths, got {type(path).__name__}."
             )
+    keys = ("thing_classes", "thing_dataset_id_to_contiguous_id")
+    derived = derived_values(derive_coco_metadata, json_file, keys, given=metadata, gives_way=True)
     DatasetCatalog.register(name, partial(load_coco_json, json_file, image_root, name))
     MetadataCatalog.get(name).set(
-        json_file=json_file, image_root=image_root, evaluator_type="coco", **metadata
+        json_file=json_file, image_root=image_root, evaluator_type="coco", **derived, **metadata
     )
 
 

@@ -8,6 +8,7 @@ C / scale channels each.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -15,7 +16,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from detectron2.layers.batch_norm import Norm
-from detectron2.layers.weight_init import c2_msra_fill
 from detectron2.modeling.backbone.residual import (
     BottleneckBlock,
     conv_norm,
@@ -79,9 +79,12 @@ class Res2NetBottleneckBlock(BottleneckBlock):
         if not self.avg_down or not self.changes_shape:
             return super()._build_shortcut(norm)
         project = conv_norm(self.in_channels, self.out_channels, 1, norm=norm)
-        c2_msra_fill(project)
         pool = nn.AvgPool2d(self.stride, self.stride, ceil_mode=True, count_include_pad=False)
         return nn.Sequential(pool, project)
+
+    def _convs_to_fill(self, middle_convs: Sequence[nn.Module]) -> list[nn.Module]:
+        # The order of the published code, for equal weights from equal seeds.
+        return [self.conv1, self.conv3, *self._shortcut_convs, *middle_convs]
 
     def _build_middle(
         self,
