@@ -21,6 +21,7 @@ from detectron2.utils.user_errors import UserFileNotFoundError, UserValueError
 from .c2_model_loading import convert_c2_detectron_names, match_by_suffix
 from .load_report import describe_differences, describe_load
 from .notes import NOTES_KEY, versions
+from .published_weights import advise_on_missing
 from .reading import CheckpointFileError, read_checkpoint_file
 from .vetting import Exchange, refuse_unusable
 from .weight_translation import explain_conflicts, find_translator, read_layout
@@ -191,7 +192,8 @@ class DetectionCheckpointer(Checkpointer):  # type: ignore[misc]  # fvcore has n
         is_here = os.path.isfile(path)
         everywhere = comm.all_gather(is_here)
         if not any(everywhere):
-            raise UserFileNotFoundError(f"there is no checkpoint {address}{self._advise_on(address)}")
+            advice = self._advise_on(address) or advise_on_missing(address)
+            raise UserFileNotFoundError(f"there is no checkpoint {address}{advice}")
         if not all(everywhere):
             source = everywhere.index(True)
             logger.warning("Not every process can read %s: it is sent over from process %d", address, source)

@@ -114,7 +114,7 @@ def test_in_two_processes(project: Project) -> None:
     resumed = project.run("--resume", num_processes=2, SOLVER__MAX_ITER="6")
     assert re.search(r"from iteration (4|5)", resumed)
     assert scores(resumed)["sem_seg"]["mIoU"] > 0
-    # Two processes score the same weights as one does. (While they train, each has batch statistics of its own.)
+    # Two processes score the same weights as one does. (In training each has batch statistics of its own.)
     weights = {"MODEL__WEIGHTS": str(project.folder / "out" / "model_final.pth")}
     alone = scores(project.run("--eval-only", output="alone", **weights))
     together = scores(project.run("--eval-only", output="together", num_processes=2, **weights))

@@ -4,6 +4,7 @@ import logging
 import os
 from collections import OrderedDict
 
+import detectron2.utils.comm as comm
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import get_cfg
 from detectron2.data import MetadataCatalog
@@ -20,7 +21,6 @@ from detectron2.evaluation import (
     verify_results,
 )
 from detectron2.modeling import GeneralizedRCNNWithTTA
-import detectron2.utils.comm as comm
 
 
 def build_evaluator(cfg, dataset_name, output_folder=None):

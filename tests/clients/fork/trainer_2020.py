@@ -6,6 +6,7 @@ from collections import OrderedDict
 
 import torch
 
+import detectron2.utils.comm as comm
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import get_cfg
 from detectron2.data import MetadataCatalog
@@ -21,7 +22,6 @@ from detectron2.evaluation import (
     verify_results,
 )
 from detectron2.modeling import GeneralizedRCNNWithTTA
-import detectron2.utils.comm as comm
 
 
 class Trainer(DefaultTrainer):
