@@ -108,4 +108,5 @@ format: $(STAMP)
 # The environment and what quickstart made stay; `rm -rf .venv output` for those.
 clean:
 	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
-	find detectron2 tests tools -name __pycache__ -type d -prune -exec rm -rf {} +
+	rm -rf projects/*/build projects/*/*.egg-info
+	find detectron2 projects tests tools -name __pycache__ -type d -prune -exec rm -rf {} +

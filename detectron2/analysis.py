@@ -18,8 +18,9 @@ from detectron2.export.flatten import TracingAdapter
 from detectron2.utils.user_errors import UserValueError
 
 with warnings.catch_warnings():
-    # fvcore.nn compiles a loss function with torch.jit.script when it is imported.
+    # fvcore.nn compiles a loss function with torch.jit.script when it is imported, and torch warns.
     warnings.simplefilter("ignore", DeprecationWarning)
+    warnings.simplefilter("ignore", FutureWarning)
     import fvcore.nn as fvcore_nn
     from fvcore.nn import parameter_count as parameter_count
     from fvcore.nn import parameter_count_table as parameter_count_table

@@ -20,7 +20,7 @@ PACKAGE = SourceTree(ROOT, "detectron2")
 # Files of the package that are tables, and may be long.
 TABLES = {"detectron2/config/defaults.py"}
 
-SOURCE_FOLDERS = ("detectron2", "tests", "tools", "demo", "datasets", "docs", "configs")
+SOURCE_FOLDERS = ("detectron2", "projects", "tests", "tools", "demo", "datasets", "docs", "configs")
 
 
 def relative(path: Path) -> str:

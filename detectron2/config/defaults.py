@@ -90,7 +90,7 @@ _RPN = {
 _ROI_HEADS = {
     # Registered heads that work on proposals.
     "NAME": "Res5ROIHeads",
-    # Foreground ("thing") classes; background is not counted.
+    # Foreground ("thing") classes; background is not counted. -1: as many as the data has.
     "NUM_CLASSES": 80,
     # Feature maps that regions are pooled from.
     "IN_FEATURES": ["res4"],
@@ -194,7 +194,8 @@ _SEM_SEG_HEAD = {
     "IN_FEATURES": ["p2", "p3", "p4", "p5"],
     # Pixels with this label take no part in the loss.
     "IGNORE_VALUE": 255,
-    # Classes, for COCO panoptic: 53 stuff classes and one for all things together.
+    # Classes, for COCO panoptic: 53 stuff classes and one for all things together. -1: as many as the data
+    # has.
     "NUM_CLASSES": 54,
     # Channels of the head, and the stride at which it predicts.
     "CONVS_DIM": 128,
@@ -221,7 +222,7 @@ _PANOPTIC_FPN = {
 }
 
 _RETINANET = {
-    # Foreground classes.
+    # Foreground classes; -1: as many as the data has.
     "NUM_CLASSES": 80,
     # Feature maps that the head runs on.
     "IN_FEATURES": ["p3", "p4", "p5", "p6", "p7"],
@@ -297,7 +298,7 @@ _MODEL = {
     # Predict masks and keypoints of instances.
     "MASK_ON": False,
     "KEYPOINT_ON": False,
-    # "cuda", "cuda:1", "cpu", ...
+    # "cuda", "cuda:1", "cpu", ...; "auto" is CUDA where there is a GPU, else the CPU.
     "DEVICE": "cuda",
     # Registered class of the whole model.
     "META_ARCHITECTURE": "GeneralizedRCNN",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 
@@ -18,7 +19,9 @@ from detectron2.evaluation.rotated_coco_evaluation import RotatedCOCOEvaluator
 from detectron2.evaluation.sem_seg_evaluation import SemSegEvaluator
 from detectron2.utils.user_errors import UserNotImplementedError
 
-__all__ = ["build_evaluator"]
+__all__ = ["build_evaluator", "find_evaluator_type"]
+
+logger = logging.getLogger(__name__)
 
 
 def _make_sem_seg(cfg: CfgNode, name: str, folder: str) -> DatasetEvaluator:
@@ -72,6 +75,14 @@ _MAKERS: dict[str, tuple[Callable[[CfgNode, str, str], DatasetEvaluator], ...]] 
 }
 
 
+# What the metadata of a data set without evaluator_type has -> the type; the first that is there decides.
+_TYPE_BY_METADATA = {
+    "panoptic_json": "coco_panoptic_seg",
+    "thing_classes": "coco",
+    "stuff_classes": "sem_seg",
+}
+
+
 def build_evaluator(cfg: CfgNode, dataset_name: str, output_folder: str | None = None) -> DatasetEvaluator:
     """Make the evaluator of a data set from the `evaluator_type` in its metadata.
 
@@ -80,17 +91,41 @@ def build_evaluator(cfg: CfgNode, dataset_name: str, output_folder: str | None =
         dataset_name: a registered data set.
         output_folder: where predictions and results are kept; None is "inference" in `OUTPUT_DIR`.
 
+    Where the metadata has no `evaluator_type`, what else is in it decides: panoptic files, thing classes or
+    stuff classes.
+
     Raises:
         NotImplementedError: the metadata names no evaluator that there is.
     """
     folder = output_folder or os.path.join(cfg.OUTPUT_DIR, "inference")
-    evaluator_type = getattr(MetadataCatalog.get(dataset_name), "evaluator_type", None)
-    if evaluator_type not in _MAKERS:
-        raise UserNotImplementedError(
-            f"No evaluator for the data set {dataset_name!r}: its metadata has "
-            f"evaluator_type={evaluator_type!r}, and there are {', '.join(sorted(_MAKERS))}. Set "
-            f"MetadataCatalog.get({dataset_name!r}).evaluator_type, or override build_evaluator of the "
-            "trainer."
-        )
+    evaluator_type = find_evaluator_type(dataset_name)
     evaluators = [make(cfg, dataset_name, folder) for make in _MAKERS[evaluator_type]]
     return evaluators[0] if len(evaluators) == 1 else DatasetEvaluators(evaluators)
+
+
+def find_evaluator_type(dataset_name: str) -> str:
+    """Return what kind of evaluator a data set needs; log it where its metadata does not say so itself.
+
+    Raises:
+        NotImplementedError: the metadata names no evaluator that there is.
+    """
+    metadata = MetadataCatalog.get(dataset_name)
+    named = metadata.get("evaluator_type")
+    if named in _MAKERS:
+        return str(named)
+    remedy = (
+        f"Set MetadataCatalog.get({dataset_name!r}).evaluator_type to one of {', '.join(sorted(_MAKERS))}"
+    )
+    if named is None:
+        for key, guess in _TYPE_BY_METADATA.items():
+            if metadata.get(key):
+                logger.warning(
+                    "Data set %r has no evaluator_type in its metadata. Since that has %s, it is evaluated "
+                    "as %r. %s.",
+                    dataset_name, key, guess, remedy,
+                )  # fmt: skip
+                return guess
+    raise UserNotImplementedError(
+        f"No evaluator for the data set {dataset_name!r}: its metadata has evaluator_type={named!r}. "
+        f"{remedy}, or override build_evaluator of the trainer."
+    )

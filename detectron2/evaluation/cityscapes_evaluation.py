@@ -134,12 +134,13 @@ class CityscapesInstanceEvaluator(CityscapesEvaluator):
 
         Args:
             inputs: with "file_name", one per image.
-            outputs: with "instances" that have `pred_masks` (R, H, W), in the frame of the original image.
+            outputs: with "instances" that have `pred_masks` (R, H, W), in the frame of the original image;
+                without them the image counts as one in which nothing was found.
         """
         for image, output in zip(inputs, outputs):
-            instances = output["instances"].to(self._cpu_device)
             lines = []
-            if len(instances):
+            if "instances" in output and len(output["instances"]):
+                instances = output["instances"].to(self._cpu_device)
                 rows = zip(instances.pred_classes.tolist(), instances.scores.tolist(), instances.pred_masks)
                 for number, (category, score, mask) in enumerate(rows):
                     name = self._metadata.thing_classes[category]

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import datetime
+import io
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from detectron2.evaluation.coco_evaluation.engine import (
@@ -24,6 +28,17 @@ class COCOeval_opt(COCOeval):  # type: ignore[misc]  # pycocotools has no types
     empty.
     """
 
+    _results: list[Any] | None = None
+    _detections: Any
+    _matches: Any
+
+    @classmethod
+    def of_results(cls, cocoGt: COCO, results: Sequence[Mapping[str, Any]], iouType: str) -> COCOeval_opt:
+        """Make an evaluator from the entries of a result file, which then need not go through `loadRes`."""
+        evaluator = cls(cocoGt, None, iouType)
+        evaluator._results = list(results)
+        return evaluator
+
     def evaluate(self) -> None:
         """Match detections and ground truth with the current `params`."""
         params = self.params
@@ -31,14 +46,39 @@ class COCOeval_opt(COCOeval):  # type: ignore[misc]  # pycocotools has no types
         if params.useCats:
             params.catIds = list(np.unique(params.catIds))
         params.maxDets = sorted(params.maxDets)
+        entries: list[Any] | None = self._results
+        if entries is None:
+            entries = _result_entries(self.cocoDt.dataset, params.iouType)
         self._evaluator = run_hotcoco_tables(
-            complete_annotations(self.cocoGt.dataset),
-            _result_entries(self.cocoDt.dataset, params.iouType),
-            params.iouType,
-            params_to_settings(params),
+            complete_annotations(self.cocoGt.dataset), entries, params.iouType, params_to_settings(params)
         )
         self._paramsEval = copy.deepcopy(params)
-        self.evalImgs = _in_official_order(self._evaluator.evalImgs, params)
+        self._matches = None
+
+    # Both are objects of Python for every image and category, or detection: made when somebody looks.
+
+    @property
+    def evalImgs(self) -> Any:  # names of the base class
+        """Matches by category, area range and image."""
+        if self._matches is None:
+            self._matches = _in_official_order(self._evaluator.evalImgs, self._paramsEval)
+        return self._matches
+
+    @evalImgs.setter
+    def evalImgs(self, value: Any) -> None:
+        self._matches = value
+
+    @property
+    def cocoDt(self) -> Any:
+        """The detections as a `COCO` object."""
+        if self._detections is None and self._results is not None:
+            with contextlib.redirect_stdout(io.StringIO()):
+                self._detections = self.cocoGt.loadRes([dict(entry) for entry in self._results])
+        return self._detections
+
+    @cocoDt.setter
+    def cocoDt(self, value: Any) -> None:
+        self._detections = value
 
     def accumulate(self, p: Any = None) -> None:
         """Tabulate precision and recall over the matches."""

@@ -6,7 +6,7 @@ upright ones XYWH, in pixels of the original image.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from pycocotools.cocoeval import COCOeval
 from torch import Tensor
 
 from detectron2.evaluation.coco_evaluation.evaluator import COCOEvaluator
+from detectron2.evaluation.coco_evaluation.scoring import evaluate_predictions_on_coco
 from detectron2.structures.boxes import BoxMode
 from detectron2.structures.instances import Instances
 from detectron2.structures.rotated_boxes import RotatedBoxes, pairwise_iou
@@ -95,12 +96,9 @@ class RotatedCOCOEvaluator(COCOEvaluator):
     numbers, XYWHA.
     """
 
-    _evaluator_class = RotatedCOCOeval
-
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """Take the arguments of `COCOEvaluator`."""
         super().__init__(*args, **kwargs)
-        self._engine = "pycocotools"
         if self._tasks not in (None, ("bbox",)):
             raise UserValueError(
                 f"RotatedCOCOEvaluator scores boxes only: tasks should be ('bbox',), got {self._tasks}"
@@ -127,3 +125,15 @@ class RotatedCOCOEvaluator(COCOEvaluator):
 
     def _tasks_from_predictions(self, predictions: Any) -> tuple[str, ...]:
         return ("bbox",)
+
+    def _match(
+        self, entries: Sequence[Mapping[str, Any]], task: str, img_ids: Collection[int] | None
+    ) -> COCOeval:
+        return evaluate_predictions_on_coco(
+            self._coco_api,
+            entries,
+            task,
+            cocoeval_fn=RotatedCOCOeval,
+            img_ids=img_ids,
+            max_dets_per_image=self._max_dets_per_image,
+        )

@@ -18,6 +18,7 @@ from .losses import giou_loss as giou_loss
 from .losses import sigmoid_focal_loss as sigmoid_focal_loss
 from .losses import smooth_l1_loss as smooth_l1_loss
 from .mask_ops import paste_masks_in_image as paste_masks_in_image
+from .ms_deform_attn import ms_deform_attn as ms_deform_attn
 from .nms import batched_nms as batched_nms
 from .nms import batched_nms_rotated as batched_nms_rotated
 from .nms import nms as nms

@@ -20,6 +20,7 @@ from detectron2.utils.user_errors import UserValueError
 
 from .deform_conv_reference import deform_conv_reference
 from .extension import differentiate, fake_kernel, find_operator, needs_determinism
+from .tracing import is_tracing
 
 _Pair = int | tuple[int, int]
 
@@ -84,7 +85,8 @@ def modulated_deform_conv(
         (N, O, H', W').
     """
     geometry = (_as_pair(stride), _as_pair(padding), _as_pair(dilation))
-    _check_shapes(input, offset, mask, weight, *geometry, groups, deformable_groups)
+    if not is_tracing():
+        _check_shapes(input, offset, mask, weight, *geometry, groups, deformable_groups)
     operator = find_operator("deform_conv", input.device)
     if operator is not None and not needs_determinism(input, offset, mask, weight):
         lists = [list(pair) for pair in geometry]

@@ -19,6 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .tracing import is_tracing
+
 BUILD_HINT = (
     "run `pip install --no-build-isolation -e .` in a checkout, with torch and a C++ compiler installed "
     "(and the CUDA toolkit for GPU kernels, or FORCE_CUDA=0 to leave those out)"
@@ -38,6 +40,8 @@ OPERATORS = (
     "deform_conv_backward",
     "paste_masks",
     "paste_masks_rle",
+    "ms_deform_attn",
+    "ms_deform_attn_backward",
 )
 
 _LIBRARY = "detectron2._C"
@@ -127,4 +131,5 @@ def needs_determinism(*tensors: Tensor | None) -> bool:
 
 def is_concrete(tensor: Tensor) -> bool:
     """Tell whether Python may look at sizes and values, for which tracing puts symbols."""
-    return not torch.compiler.is_compiling() and type(tensor) in (Tensor, torch.nn.Parameter)
+    is_recorded = torch.compiler.is_compiling() or is_tracing()
+    return not is_recorded and type(tensor) in (Tensor, torch.nn.Parameter)

@@ -17,7 +17,8 @@ from torch.nn import functional as F
 from detectron2.utils.user_errors import UserValueError
 
 from .extension import fake_kernel, find_operator, is_concrete
-from .wrappers import disable_torch_compiler
+from .tracing import is_tracing, script_in_traces
+from .wrappers import disable_torch_compiler, shapes_to_tensor
 
 BYTES_PER_FLOAT = 4
 GPU_MEM_LIMIT = 1024**3  # bytes; larger pastes on a GPU are done in chunks
@@ -41,13 +42,35 @@ def paste_masks_in_image(
     """
     boxes = getattr(boxes, "tensor", boxes)
     _check_inputs(masks, boxes)
-    height, width = (size if isinstance(size, torch.SymInt) else int(size) for size in image_shape)
     masks = masks if masks.is_floating_point() else masks.float()
     operator = find_operator("paste_masks", masks.device)
+    if is_tracing():
+        return _trace_paste(masks, boxes, image_shape, threshold, has_operator=operator is not None)
+    height, width = (size if isinstance(size, torch.SymInt) else int(size) for size in image_shape)
     if operator is not None:
         images: Tensor = operator(masks, boxes, height, width, threshold)
         return images
     return _paste_masks_reference(masks, boxes, height, width, threshold)
+
+
+def _trace_paste(
+    masks: Tensor, boxes: Tensor, image_shape: Any, threshold: float, has_operator: bool
+) -> Tensor:
+    """Record the paste into an image whose height and width may be tensors."""
+    if not isinstance(image_shape, Tensor):
+        image_shape = shapes_to_tensor(image_shape)
+    if has_operator:
+        return _paste_by_operator(masks, boxes, image_shape, float(threshold))
+    pasted = _sample_masks(masks, boxes, 0, image_shape[0], 0, image_shape[1])
+    return _binarize(pasted, threshold)
+
+
+@script_in_traces
+def _paste_by_operator(masks: Tensor, boxes: Tensor, image_size: Tensor, threshold: float) -> Tensor:
+    # An operator called in Python takes numbers, which would be constants of the trace.
+    height, width = int(image_size[0]), int(image_size[1])
+    pasted: Tensor = torch.ops.detectron2.paste_masks(masks, boxes, height, width, threshold)
+    return pasted
 
 
 @fake_kernel("paste_masks")
@@ -170,7 +193,7 @@ def _sample_masks(masks: Tensor, boxes: Tensor, y0: int, y1: int, x0: int, x1: i
     # The box spans [-1, 1] in the frame of grid_sample. One without extent gets infinite positions: outside.
     y = (y - top) / (bottom - top) * 2 - 1  # (R, rows)
     x = (x - left) / (right - left) * 2 - 1  # (R, columns)
-    shape = (len(masks), y1 - y0, x1 - x0)
+    shape = (masks.shape[0], y1 - y0, x1 - x0)
     grid = torch.stack([x[:, None, :].expand(shape), y[:, :, None].expand(shape)], dim=3)
     return F.grid_sample(masks[:, None], grid.to(masks.dtype), align_corners=False)[:, 0]
 

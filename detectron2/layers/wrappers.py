@@ -24,7 +24,8 @@ interpolate = F.interpolate
 def shapes_to_tensor(x: Sequence[int | Tensor], device: torch.device | None = None) -> Tensor:
     """Make a 1-D integer tensor of sizes, which stay symbolic where a tracer made them 0-d tensors."""
     if any(isinstance(size, Tensor) for size in x):
-        return torch.stack([torch.as_tensor(size, device=device) for size in x])
+        sizes = [size if isinstance(size, Tensor) else torch.as_tensor(size) for size in x]
+        return torch.stack([size.to(device) for size in sizes])
     return torch.as_tensor(x, device=device)
 
 
@@ -108,10 +109,12 @@ class BatchNorm2d(nn.BatchNorm2d):
 
 
 def smaller_size(size: int, limit: int) -> int:
-    """Return the smaller of two sizes, of which an exporter may know one as a symbol only.
+    """Return the smaller of a size and a limit.
 
-    `torch.sym_min` does the same, save for what torch.jit.trace, which counts FLOPs, puts for sizes.
+    The size may be a symbol (of torch.export) or a 0-d tensor (of torch.jit.trace); so is the result then.
     """
+    if isinstance(size, Tensor):
+        return size.clamp(max=limit)
     if isinstance(size, torch.SymInt) or isinstance(limit, torch.SymInt):
         return torch.sym_min(size, limit)
     return min(size, limit)

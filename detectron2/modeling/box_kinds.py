@@ -36,13 +36,13 @@ class BoxKind(NamedTuple):
 
 def _clip_upright(boxes: Tensor, image_size: tuple[int, int]) -> Tensor:
     # As `Boxes.clip`, without its look at every value.
-    height, width = image_size
+    height, width = image_size[0], image_size[1]
     x, y = boxes[:, 0::2].clamp(0, width), boxes[:, 1::2].clamp(0, height)
     return torch.stack([x, y], dim=2).flatten(1)  # (R, 2 corners, 2 axes) -> (R, 4)
 
 
 def _clip_rotated(boxes: Tensor, image_size: tuple[int, int]) -> Tensor:
-    rotated = RotatedBoxes(boxes)
+    rotated = RotatedBoxes(boxes.clone())  # clipping works in place
     rotated.clip(image_size)
     return rotated.tensor
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from detectron2.layers.losses import ciou_loss, diou_loss, giou_loss, smooth_l1_loss
+from detectron2.layers.tracing import constant_like, is_tracing
 from detectron2.structures.boxes import Boxes
 from detectron2.utils.user_errors import UserTypeError, UserValueError
 
@@ -39,7 +40,7 @@ def _center_size(boxes: Tensor) -> tuple[Tensor, Tensor]:
 
 def _check_sources(sizes: Tensor) -> None:
     # Only on the CPU: asking a GPU would make every step wait for it. There the loss shows as non-finite.
-    if sizes.device.type == "cpu" and not bool((sizes > 0).all()):
+    if not is_tracing() and sizes.device.type == "cpu" and not bool((sizes > 0).all()):
         raise UserValueError(
             "Boxes to regress from must have positive width and height. Remove degenerate proposals and "
             "ground truth first (`Boxes.nonempty`)."
@@ -80,7 +81,7 @@ class Box2BoxTransform:
         _check_sources(src_size)
         shift = (target_center - src_center) / src_size
         growth = torch.log(target_size / src_size)
-        return torch.cat((shift, growth), dim=-1) * _constants(self.weights, shift)
+        return torch.cat((shift, growth), dim=-1) * constant_like(self.weights, shift)
 
     def apply_deltas(self, deltas: Tensor, boxes: Tensor) -> Tensor:
         """Decode predictions.
@@ -131,7 +132,7 @@ class Box2BoxTransformRotated:
         shift = (target_center - src_center) / src_size
         growth = torch.log(target_size / src_size)
         turn = _short_turn(target_angle - src_angle) * (math.pi / 180)
-        return torch.cat((shift, growth, turn), dim=-1) * _constants(self.weights, shift)
+        return torch.cat((shift, growth, turn), dim=-1) * constant_like(self.weights, shift)
 
     def apply_deltas(self, deltas: Tensor, boxes: Tensor) -> Tensor:
         """Decode predictions.
@@ -247,13 +248,9 @@ def _require_tensors(*boxes: Tensor) -> None:
             )
 
 
-def _constants(weights: tuple[float, ...], like: Tensor) -> Tensor:
-    return torch.tensor(weights, dtype=like.dtype, device=like.device)
-
-
 def _unpack(deltas: Tensor, weights: tuple[float, ...], *sizes: int) -> tuple[Tensor, ...]:
     """(R, K*B) weighted deltas -> their parts, each (R, K, part), with the weights taken out."""
-    parts = deltas.unflatten(-1, (-1, len(weights))) / _constants(weights, deltas)
+    parts = deltas.unflatten(-1, (-1, len(weights))) / constant_like(weights, deltas)
     unpacked: tuple[Tensor, ...] = parts.split((*sizes, len(weights) - sum(sizes)), dim=-1)
     return unpacked
 

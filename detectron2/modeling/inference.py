@@ -18,7 +18,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from detectron2.layers.tracing import fixed_size
 from detectron2.layers.wrappers import smaller_size
+from detectron2.structures.instances import Instances
 
 from .box_kinds import UPRIGHT, BoxKind
 from .box_regression import BoxTransform
@@ -52,6 +54,12 @@ def in_anchor_order(predictions: Tensor, size: int) -> Tensor:
 def first(values: Tensor, count: int) -> Tensor:
     """At most `count` first entries; all where `count` is negative."""
     return values if count < 0 else values[: smaller_size(values.shape[0], count)]
+
+
+def split_by_image(values: Tensor, instances: Sequence[Instances]) -> list[Tensor]:
+    """Split what was computed for the instances of all images: (R, ...) -> per image, (Ri, ...)."""
+    # Not len(x): while torch.jit.trace records, it would be a constant.
+    return list(values.split([x.__len__() for x in instances]))
 
 
 def by_falling_score(scores: Tensor) -> Tensor:
@@ -188,7 +196,7 @@ def choose_detections(
     candidates = ((foreground_scores > score_thresh) & finite[:, None]).nonzero()
     regions, classes = candidates.unbind(dim=1)
     candidate_scores = foreground_scores[regions, classes]
-    box_column = classes if boxes.shape[1] > 1 else torch.zeros_like(classes)
+    box_column = classes if fixed_size(boxes, 1) > 1 else torch.zeros_like(classes)
     candidate_boxes = kind.clip(boxes[regions, box_column], image_size)
     keep = suppress(candidate_boxes, candidate_scores, classes, nms_thresh, topk, kind)
     return Detections(candidate_boxes[keep], candidate_scores[keep], classes[keep], regions[keep])
@@ -273,7 +281,7 @@ def own_class_masks(logits: Tensor, classes: Tensor) -> Tensor:
     Returns:
         (R, M, M) logits.
     """
-    if logits.shape[1] == 1:
+    if fixed_size(logits, 1) == 1:
         return logits[:, 0]
     rows = torch.arange(logits.shape[0], device=logits.device)
     return logits[rows, classes]

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from detectron2.layers.roi_align import ROIAlign
 from detectron2.layers.roi_align_rotated import ROIAlignRotated
+from detectron2.layers.tracing import is_tracing
 from detectron2.structures.boxes import Boxes
 from detectron2.utils.user_errors import UserValueError
 
@@ -149,7 +150,7 @@ class ROIPooler(nn.Module):
         """
         if len(x) != len(self.level_poolers):
             raise UserValueError(f"Expected {len(self.level_poolers)} feature maps, got {len(x)}")
-        if len(box_lists) != len(x[0]):
+        if not is_tracing() and len(box_lists) != len(x[0]):
             raise UserValueError(f"Got boxes of {len(box_lists)} images with features of {len(x[0])}")
         if not box_lists:
             return x[0].new_zeros(0, x[0].shape[1], *self.output_size)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 from torch.nn import functional as F
 
+from detectron2.layers.tracing import is_tracing
+from detectron2.layers.wrappers import shapes_to_tensor
 from detectron2.structures.instances import Instances
 from detectron2.structures.masks import ROIMasks
 from detectron2.utils.user_errors import UserValueError
@@ -27,7 +31,10 @@ def detector_postprocess(
     """
     scale_x = output_width / results.image_size[1]
     scale_y = output_height / results.image_size[0]
-    output = Instances((output_height, output_width), **results.get_fields())
+    output_size: Any = (output_height, output_width)
+    if is_tracing():
+        output_size = shapes_to_tensor(output_size)
+    output = Instances(output_size, **results.get_fields())
 
     name = next((n for n in ("pred_boxes", "proposal_boxes") if output.has(n)), None)
     if name is None:
@@ -68,7 +75,7 @@ def sem_seg_postprocess(
     Returns:
         (K, output_height, output_width) logits.
     """
-    height, width = img_size
+    height, width = img_size[0], img_size[1]
     unpadded = result[None, :, :height, :width]
     size = (output_height, output_width)
     return F.interpolate(unpadded, size=size, mode="bilinear", align_corners=False)[0]

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from detectron2.layers.tracing import is_tracing
 from detectron2.utils.user_errors import (
     UserFloatingPointError,
     UserNotImplementedError,
@@ -174,18 +175,18 @@ class Boxes(TensorRows):
         """Move all corners into the image, in place.
 
         Args:
-            box_size: (height, width) of the image.
+            box_size: (height, width) of the image; a tensor of both while torch.jit.trace records.
 
         Raises:
             FloatingPointError: if a coordinate is infinite or NaN.
         """
-        if not torch.isfinite(self.tensor).all():
+        if not is_tracing() and not torch.isfinite(self.tensor).all():
             bad = (~torch.isfinite(self.tensor)).any(dim=1).nonzero().flatten().tolist()
             raise UserFloatingPointError(
                 f"boxes {bad[:10]} of {len(self)} have infinite or NaN coordinates and cannot be clipped; "
                 "look for a learning rate that is too high or a broken annotation"
             )
-        height, width = box_size
+        height, width = box_size[0], box_size[1]
         x, y = self.tensor[:, 0::2].clamp(0, width), self.tensor[:, 1::2].clamp(0, height)
         self.tensor = torch.stack([x, y], dim=2).flatten(1)  # (N, 2 corners, 2 axes) -> (N, 4)
 
@@ -204,7 +205,7 @@ class Boxes(TensorRows):
         Returns:
             (N,) bool.
         """
-        height, width = box_size
+        height, width = box_size[0], box_size[1]
         x1, y1, x2, y2 = self.tensor.unbind(dim=-1)
         starts_inside = (x1 >= -boundary_threshold) & (y1 >= -boundary_threshold)
         return starts_inside & (x2 < width + boundary_threshold) & (y2 < height + boundary_threshold)
@@ -223,6 +224,8 @@ def _as_box_tensor(values: Any, box_dim: int) -> Tensor:
     """Check and complete what a constructor of boxes was given; a tensor keeps its device."""
     if isinstance(values, Tensor):
         tensor = values.float()
+        if is_tracing():
+            return tensor  # a comparison of its sizes would become a constant of the trace
     else:
         tensor = torch.as_tensor(values, dtype=torch.float32, device="cpu")
     if (tensor.ndim != 2 or tensor.shape[-1] != box_dim) and tensor.numel() == 0:

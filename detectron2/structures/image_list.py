@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from detectron2.layers.tracing import is_tracing
+from detectron2.layers.wrappers import shapes_to_tensor
 from detectron2.utils.user_errors import UserTypeError, UserValueError
 
 
@@ -37,7 +39,8 @@ class ImageList:
 
     def __getitem__(self, idx: int | slice) -> Tensor:
         """Return an image without its padding; a view of the batch."""
-        height, width = self.image_sizes[idx]
+        image_size = self.image_sizes[idx]
+        height, width = image_size[0], image_size[1]
         return self.tensor[idx, ..., :height, :width]
 
     def to(self, *args: Any, **kwargs: Any) -> ImageList:
@@ -58,6 +61,9 @@ class ImageList:
     ) -> ImageList:
         """Pad images to a common size, at the bottom and at the right.
 
+        While torch.jit.trace records, each of `image_sizes` is a tensor (2,), so that the program adapts to
+        images of any size; their number is fixed.
+
         Args:
             tensors: images (Hi, Wi) or (C, Hi, Wi) of the same dtype, channels and device; at least one.
             size_divisibility: height and width become multiples of it, if it is greater than 1.
@@ -73,6 +79,8 @@ class ImageList:
         constraints = padding_constraints or {}
         divisor = size_divisibility or constraints.get("size_divisibility", 0)
         square_size = constraints.get("square_size", 0)
+        if is_tracing():
+            return _trace_from_tensors(tensors, divisor, square_size, pad_value)
         image_sizes = [(int(image.shape[-2]), int(image.shape[-1])) for image in tensors]
         height = max(size[0] for size in image_sizes)
         width = max(size[1] for size in image_sizes)
@@ -88,6 +96,23 @@ class ImageList:
         return ImageList(_stack_padded(tensors, height, width, pad_value).contiguous(), image_sizes)
 
 
+def _trace_from_tensors(
+    tensors: Sequence[Tensor], divisor: int, square_size: int, pad_value: float
+) -> ImageList:
+    """Do what `ImageList.from_tensors` does with sizes that are tensors; a larger image is not noticed."""
+    image_sizes: list[Any] = [shapes_to_tensor(image.shape[-2:]) for image in tensors]
+    size = torch.stack(image_sizes).amax(dim=0)
+    if square_size > 0:
+        size = torch.full_like(size, square_size)
+    if divisor > 1:
+        size = (size + (divisor - 1)).div(divisor, rounding_mode="floor") * divisor
+    padded = []
+    for image, image_size in zip(tensors, image_sizes):
+        bottom, right = size[0] - image_size[0], size[1] - image_size[1]
+        padded.append(F.pad(image, [0, right, 0, bottom], value=pad_value))
+    return ImageList(torch.stack(padded), image_sizes)
+
+
 def _check_images(tensors: Sequence[Tensor]) -> None:
     if not isinstance(tensors, (list, tuple)):
         raise UserTypeError(f"expected a list or tuple of images, got {type(tensors).__name__}")
@@ -96,7 +121,7 @@ def _check_images(tensors: Sequence[Tensor]) -> None:
     for image in tensors:
         if not isinstance(image, Tensor):
             raise UserTypeError(f"expected images as tensors, got {type(image).__name__}")
-        if image.shape[:-2] != tensors[0].shape[:-2]:
+        if not is_tracing() and image.shape[:-2] != tensors[0].shape[:-2]:
             raise UserValueError(
                 f"images may differ in height and width only, got {tuple(tensors[0].shape)} and "
                 f"{tuple(image.shape)}"

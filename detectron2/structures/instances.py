@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from detectron2.layers.tracing import is_tracing
 from detectron2.utils.user_errors import UserNotImplementedError, UserTypeError, UserValueError, near
 
 _RESERVED = ("_image_size", "_fields")
@@ -30,7 +31,7 @@ class Instances:
     def __init__(self, image_size: tuple[int, int], **kwargs: Any) -> None:
         """
         Args:
-            image_size: (height, width).
+            image_size: (height, width); a tensor of both while torch.jit.trace records.
             kwargs: fields.
         """
         self._image_size = image_size
@@ -65,7 +66,7 @@ class Instances:
         Raises:
             ValueError: if it does not have as many entries as the fields that are there.
         """
-        if self._fields and len(value) != len(self):
+        if self._fields and not is_tracing() and len(value) != len(self):
             raise UserValueError(
                 f"field {name!r} has {len(value)} entries, but these are {len(self)} instances "
                 f"with fields {sorted(self._fields)}"
@@ -108,7 +109,9 @@ class Instances:
 
     def __len__(self) -> int:
         for value in self._fields.values():
-            return len(value)
+            # Not len(value): while torch.jit.trace records, the number of rows is a 0-d tensor.
+            num_instances: int = value.shape[0] if isinstance(value, Tensor) else value.__len__()
+            return num_instances
         raise UserNotImplementedError("Instances without fields have no length")
 
     def __iter__(self) -> Iterator[Any]:
@@ -132,7 +135,7 @@ class Instances:
             raise UserValueError("there are no Instances to concatenate")
         first = instance_lists[0]
         for entry in instance_lists[1:]:
-            if tuple(entry.image_size) != tuple(first.image_size):
+            if not is_tracing() and tuple(entry.image_size) != tuple(first.image_size):
                 raise UserValueError(f"image sizes differ: {first.image_size} and {entry.image_size}")
             if entry._fields.keys() != first._fields.keys():
                 raise UserValueError(f"fields differ: {sorted(first._fields)} and {sorted(entry._fields)}")

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from detectron2.layers.tracing import script_in_traces
 from detectron2.utils.user_errors import UserTypeError, UserValueError
 
 from .rows import TensorRows
@@ -96,15 +97,29 @@ def heatmaps_to_keypoints(maps: Tensor, rois: Tensor) -> Tensor:
     """
     start, size = rois[:, :2], (rois[:, 2:] - rois[:, :2]).clamp(min=1)
     pixels_per_box = size.ceil()
-    pixel_size = size / pixels_per_box  # boxes are not whole pixels wide
-    keypoints = maps.new_zeros(*maps.shape[:2], 4)
-    for index, (width, height) in enumerate(pixels_per_box.long().tolist()):
+    # Boxes are not whole pixels wide.
+    return _locate_peaks(maps, start, pixels_per_box.long(), size / pixels_per_box)
+
+
+@script_in_traces
+def _locate_peaks(maps: Tensor, start: Tensor, pixels_per_box: Tensor, pixel_size: Tensor) -> Tensor:
+    """See `heatmaps_to_keypoints`.
+
+    Args:
+        maps: (R, K, S, S) logits.
+        start: (R, 2) left and top edge of each box.
+        pixels_per_box: (R, 2) int64 width and height to resize the map to.
+        pixel_size: (R, 2) width and height of such a pixel in the image.
+    """
+    keypoints = maps.new_zeros([maps.shape[0], maps.shape[1], 4])
+    sizes: list[list[int]] = pixels_per_box.tolist()
+    for index, (width, height) in enumerate(sizes):
         logits = maps[index]
-        resized = F.interpolate(logits[None], size=(height, width), mode="bicubic", align_corners=False)[0]
+        resized = F.interpolate(logits[None], size=[height, width], mode="bicubic", align_corners=False)[0]
         peak, position = resized.flatten(1).max(dim=1)  # (K,)
         pixel = torch.stack([position % width, position // width], dim=1)  # (K, 2)
         keypoints[index, :, :2] = start[index] + (pixel + 0.5) * pixel_size[index]
         keypoints[index, :, 2] = peak
         # The probability of the peak, in a softmax that the resized map is no part of.
-        keypoints[index, :, 3] = 1 / (logits - peak[:, None, None]).exp().sum(dim=(1, 2))
+        keypoints[index, :, 3] = 1 / (logits - peak[:, None, None]).exp().sum(dim=[1, 2])
     return keypoints

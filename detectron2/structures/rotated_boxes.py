@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from detectron2.layers.rotated_boxes import pairwise_iou_rotated
+from detectron2.layers.wrappers import shapes_to_tensor
 
 from .boxes import Boxes
 
@@ -49,7 +50,7 @@ class RotatedBoxes(Boxes):
         self.normalize_angles()
         upright = self.tensor[:, 4].abs() <= clip_angle_threshold
         center, size = self.tensor[upright, :2], self.tensor[upright, 2:4]
-        border = self.tensor.new_tensor([box_size[1], box_size[0]])
+        border = shapes_to_tensor([box_size[1], box_size[0]]).to(self.tensor)
         start = torch.minimum((center - size / 2).clamp(min=0), border)
         end = torch.minimum((center + size / 2).clamp(min=0), border)
         self.tensor[upright, :2] = (start + end) / 2

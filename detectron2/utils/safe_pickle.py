@@ -1,32 +1,30 @@
 """Read pickles of plain data without running anything that they ask for.
 
 The standard unpickler imports and calls whatever a file names. The reader here interprets the opcodes
-itself, and what
-a file names is a key into a short table: NumPy arrays and scalars, `OrderedDict`, sets and Latin-1 bytes.
-Everything else is refused with its name. Arrays are made from checked parts, so that a forged state never
-reaches NumPy.
+itself, and what a file names is a key into the short table of `pickled_values`: NumPy arrays and scalars,
+`OrderedDict`, sets and Latin-1 bytes. Everything else is refused with its name.
 """
 
 from __future__ import annotations
 
-import math
 import pickletools
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import IO, Any
 
-import numpy as np
-
-from .user_errors import UserValueError
+from .pickled_values import (
+    CALLABLES,
+    NUMPY_CORES,
+    ArrayInMaking,
+    DTypeInMaking,
+    UnsafePickleError,
+    checked_key,
+    checked_keys,
+    make_frozenset,
+    make_scalar,
+)
 
 __all__ = ["UnsafePickleError", "load", "numpy_scalar_globals"]
-
-
-_NUMPY_CORES = ("numpy.core", "numpy._core")  # the second since NumPy 2
-
-
-class UnsafePickleError(UserValueError):
-    """The pickle is damaged, or holds more than plain data."""
 
 
 def load(file: IO[bytes]) -> Any:
@@ -47,161 +45,26 @@ def load(file: IO[bytes]) -> Any:
 
 def numpy_scalar_globals() -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:
     """Return (stand-in, name) pairs for `torch.serialization.safe_globals` to read NumPy's numbers."""
-    return [(_DType, "numpy.dtype"), *((_scalar, f"{core}.multiarray.scalar") for core in _NUMPY_CORES)]
-
-
-class _DType:
-    """A dtype while its state is still to come; only plain numbers, booleans and strings are known."""
-
-    def __init__(self, code: object, *_: object) -> None:
-        text = code.decode("ascii") if isinstance(code, bytes) else code
-        if not isinstance(text, str):
-            raise UnsafePickleError(f"a NumPy dtype must be named by a string, got {code!r}")
-        self.dtype = _numeric_dtype(text)
-
-    def __setstate__(self, state: Any) -> None:
-        byte_order = state[1]
-        if isinstance(byte_order, bytes):
-            byte_order = byte_order.decode("ascii")
-        if byte_order not in ("<", ">", "|", "="):
-            raise UnsafePickleError(f"{byte_order!r} is not a byte order")
-        if any(part is not None for part in state[2:5]):
-            raise UnsafePickleError("NumPy arrays of records are not read")
-        self.dtype = self.dtype.newbyteorder(byte_order)
-
-
-class _Array:
-    """An array while its state is still to come."""
-
-    def __init__(self, *_: object) -> None:
-        self.array: np.ndarray | None = None
-
-    def __setstate__(self, state: Any) -> None:
-        _, shape, dtype, is_fortran, data = state
-        self.array = _make_array(data, dtype, shape, "F" if is_fortran else "C")
-
-
-def _numeric_dtype(code: str) -> np.dtype:
-    dtype = np.dtype(code)
-    if dtype.kind not in "biufcSU" or dtype.names is not None or dtype.subdtype is not None:
-        raise UnsafePickleError(
-            f"NumPy arrays of dtype {code!r} are not read, only numbers, booleans and strings"
-        )
-    return dtype
-
-
-def _as_bytes(data: object) -> bytes:
-    """Take bytes, or the string that Python 2 wrote for them."""
-    if isinstance(data, str):
-        return data.encode("latin1")
-    if isinstance(data, (bytes, bytearray)):
-        return bytes(data)
-    raise UnsafePickleError(f"array data must be bytes, got {type(data).__name__}")
-
-
-def _make_array(data: object, dtype: object, shape: Any, order: str) -> np.ndarray:
-    if not isinstance(dtype, _DType):
-        raise UnsafePickleError("an array needs a NumPy dtype")
-    shape = (shape,) if isinstance(shape, int) else tuple(shape)
-    if not all(isinstance(size, int) and size >= 0 for size in shape):
-        raise UnsafePickleError(f"{shape} is not the shape of an array")
-    raw = _as_bytes(data)
-    expected = math.prod(shape) * dtype.dtype.itemsize
-    if len(raw) != expected:
-        raise UnsafePickleError(f"an array of shape {shape} needs {expected} bytes, got {len(raw)}")
-    # A copy in native byte order: writable, and what torch takes.
-    flat = np.frombuffer(raw, dtype.dtype).astype(dtype.dtype.newbyteorder("="))
-    return flat.reshape(shape, order="F" if order == "F" else "C")
-
-
-def _array_from_buffer(data: object, dtype: object, shape: object, order: str) -> np.ndarray:
-    return _make_array(data, dtype, shape, order)
-
-
-def _scalar(dtype: object, data: object) -> Any:
-    return _make_array(data, dtype, (), "C")[()]
-
-
-def _latin1_bytes(text: str, encoding: str = "latin1") -> bytes:
-    """How Python 3 writes bytes in the protocols of Python 2."""
-    if encoding not in ("latin1", "latin-1"):
-        raise UnsafePickleError(f"bytes encoded as {encoding!r} are not read")
-    return text.encode("latin1")
-
-
-def _bytearray(data: object = b"", _encoding: object = None) -> bytearray:
-    return bytearray(_as_bytes(data))
-
-
-def _checked_key(key: Any) -> Any:
-    """Pass on what may be a key; to hash a tuple that is nested a million deep ends the process."""
-    for part in key if isinstance(key, tuple) else (key,):
-        if not isinstance(part, (str, bytes, int, float, type(None))):
-            raise UnsafePickleError(f"a {type(part).__name__} is not read as a key")
-    return key
-
-
-def _checked_keys(keys: Any) -> list[Any]:
-    return [_checked_key(key) for key in keys]
-
-
-def _ordered_dict(items: Any = ()) -> OrderedDict[Any, Any]:
-    return OrderedDict((_checked_key(key), value) for key, value in items)
-
-
-def _make_set(items: Any = ()) -> set[Any]:
-    return set(_checked_keys(items))
-
-
-def _make_frozenset(items: Any = ()) -> frozenset[Any]:
-    return frozenset(_checked_keys(items))
-
-
-def _no_bytes_but_empty(*args: object) -> bytes:
-    if args:
-        raise UnsafePickleError("bytes are not made by a call")
-    return b""
-
-
-def _no_more(what: str) -> Callable[..., Any]:
-    def refuse(*_: object) -> Any:
-        raise UnsafePickleError(f"{what} cannot be called here")
-
-    return refuse
-
-
-# Names in a file -> what a call of them makes. `ndarray` itself is only ever an argument.
-_CALLABLES: dict[tuple[str, str], Callable[..., Any]] = {
-    ("numpy", "ndarray"): _no_more("numpy.ndarray"),
-    ("numpy", "dtype"): _DType,
-    ("collections", "OrderedDict"): _ordered_dict,
-    ("_codecs", "encode"): _latin1_bytes,
-}
-for _builtins in ("builtins", "__builtin__"):
-    _CALLABLES[_builtins, "set"] = _make_set
-    _CALLABLES[_builtins, "frozenset"] = _make_frozenset
-    _CALLABLES[_builtins, "bytes"] = _no_bytes_but_empty
-    _CALLABLES[_builtins, "bytearray"] = _bytearray
-for _core in _NUMPY_CORES:
-    _CALLABLES[f"{_core}.multiarray", "_reconstruct"] = _Array
-    _CALLABLES[f"{_core}.multiarray", "scalar"] = _scalar
-    _CALLABLES[f"{_core}.numeric", "_frombuffer"] = _array_from_buffer
+    return [
+        (DTypeInMaking, "numpy.dtype"),
+        *((make_scalar, f"{core}.multiarray.scalar") for core in NUMPY_CORES),
+    ]
 
 
 class _Name:
     """An object that the file names: a key of the table above, never something to import."""
 
     def __init__(self, module: object, name: object) -> None:
-        if (module, name) not in _CALLABLES:
+        if (module, name) not in CALLABLES:
             raise UnsafePickleError(
                 f"the pickle asks for {module}.{name}; only plain containers and NumPy arrays are read,"
                 " because other objects can run code while they are loaded"
             )
-        self.make = _CALLABLES[module, name]  # type: ignore[index]
+        self.make = CALLABLES[module, name]  # type: ignore[index]
 
 
 def _pairs(items: list[Any]) -> dict[Any, Any]:
-    return dict(zip(_checked_keys(items[::2]), items[1::2]))
+    return dict(zip(checked_keys(items[::2]), items[1::2]))
 
 
 _MARK = object()
@@ -241,7 +104,7 @@ class _Machine:
 
     @staticmethod
     def _finished(value: Any) -> Any:
-        return value.array if isinstance(value, _Array) and value.array is not None else value
+        return value.array if isinstance(value, ArrayInMaking) and value.array is not None else value
 
     def _pop_many(self, count: int) -> list[Any]:
         if len(self.stack) < count:
@@ -290,7 +153,7 @@ class _Machine:
         self.stack.append(_pairs(items))
 
     def _op_frozenset(self, _: None) -> None:
-        self.stack.append(_make_frozenset(self._pop_to_mark()))
+        self.stack.append(make_frozenset(self._pop_to_mark()))
 
     def _op_append(self, _: None) -> None:
         item = self.stack.pop()
@@ -302,7 +165,7 @@ class _Machine:
 
     def _op_setitem(self, _: None) -> None:
         value, key = self.stack.pop(), self.stack.pop()
-        self._top(dict)[_checked_key(key)] = value
+        self._top(dict)[checked_key(key)] = value
 
     def _op_setitems(self, _: None) -> None:
         items = self._pop_to_mark()
@@ -310,7 +173,7 @@ class _Machine:
 
     def _op_additems(self, _: None) -> None:
         items = self._pop_to_mark()
-        self._top(set).update(_checked_keys(items))
+        self._top(set).update(checked_keys(items))
 
     def _op_global(self, argument: str) -> None:
         module, _, name = argument.partition(" ")
@@ -331,7 +194,7 @@ class _Machine:
         target = self.stack[-1]
         if isinstance(target, OrderedDict):
             return  # what a state dict notes about its modules; nobody here reads it
-        if not isinstance(target, (_Array, _DType)):
+        if not isinstance(target, (ArrayInMaking, DTypeInMaking)):
             raise UnsafePickleError(f"the pickle sets the inner state of a {type(target).__name__}")
         target.__setstate__(state)
         self.stack[-1] = self._finished(target)

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import cv2
 import numpy as np
 from PIL import Image
 
 from detectron2.utils.file_io import atomic_write
-from detectron2.utils.user_errors import UserValueError
+from detectron2.utils.user_errors import UserAttributeError, UserValueError
 from detectron2.visualization.colors import Color
 
 _SUBPIXEL_BITS = 4
@@ -26,8 +27,16 @@ _LINE_STYLES = ("-", "solid", *_DASH_PATTERNS)
 class VisImage:
     """A picture with drawings on it.
 
-    There is no figure behind it: `fig` and `ax`, which earlier versions took from a plotting library, do not
-    exist. Draw with the methods of `Visualizer`, or on the array that `get_image()` returns.
+    There is no figure behind it: `fig`, `ax` and `canvas`, which earlier versions took from a plotting
+    library, raise an `AttributeError` that says so. Draw with the methods of `Visualizer`, or on the array
+    that `get_image()` returns.
+
+    Attributes:
+        img: the picture as it was given.
+        scale: size of the output over the size of the picture.
+        height, width: of the picture.
+        canvas_size: (height, width) of the output.
+        label_boxes: XYXY boxes of the labels on the output.
     """
 
     def __init__(self, img: np.ndarray, scale: float = 1.0) -> None:
@@ -47,7 +56,6 @@ class VisImage:
         self.height, self.width = img.shape[:2]
         # The small number keeps products such as 1.1 * 10 from losing a pixel to rounding.
         self.canvas_size = (max(1, int(self.height * scale + 1e-2)), max(1, int(self.width * scale + 1e-2)))
-        self.label_boxes: list[tuple[float, float, float, float]] = []
         self.reset_image(img)
 
     def reset_image(self, img: np.ndarray) -> None:
@@ -66,6 +74,34 @@ class VisImage:
             method = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
             pixels = cv2.resize(pixels, self.canvas_size[::-1], interpolation=method)
         self._pixels = np.array(pixels, order="C")
+        self.label_boxes: list[tuple[float, float, float, float]] = []
+
+    @property
+    def fig(self) -> Any:
+        """Not there.
+
+        Raises:
+            AttributeError: always.
+        """
+        raise _no_figure("fig")
+
+    @property
+    def ax(self) -> Any:
+        """Not there.
+
+        Raises:
+            AttributeError: always.
+        """
+        raise _no_figure("ax")
+
+    @property
+    def canvas(self) -> Any:
+        """Not there.
+
+        Raises:
+            AttributeError: always.
+        """
+        raise _no_figure("canvas")
 
     def get_image(self) -> np.ndarray:
         """The picture with everything drawn so far: (scaled H, scaled W, 3) uint8 RGB, a copy."""
@@ -217,6 +253,14 @@ class VisImage:
         else:
             cv2.polylines(coverage, fixed, False, 255, thickness, lineType=cv2.LINE_AA, shift=_SUBPIXEL_BITS)
         self.blend(coverage, (int(low[0]), int(low[1])), color, alpha)
+
+
+def _no_figure(name: str) -> UserAttributeError:
+    return UserAttributeError(
+        f"VisImage has no {name!r}: pictures are drawn without matplotlib, and there is no figure. Call the "
+        "methods of Visualizer (draw_text, draw_line, draw_polygon, draw_circle ...), or draw on the array "
+        "of get_image() and hand it to reset_image()."
+    )
 
 
 def _dashes(path: np.ndarray, pattern: Sequence[float]) -> list[np.ndarray]:

@@ -6,22 +6,18 @@ A colour is RGB with channels in [0, 1] unless said otherwise.
 from __future__ import annotations
 
 import colorsys
-import math
 import random
 from collections.abc import Sequence
 
 import numpy as np
 
+from detectron2.utils.palette import palette_rgb
 from detectron2.utils.user_errors import UserValueError
 
 Color = tuple[float, float, float]
 ColorLike = str | Sequence[float] | np.ndarray
 
 _PALETTE_SIZE = 80
-_GOLDEN_ANGLE = math.pi * (3 - math.sqrt(5))
-_FIRST_HUE = 4.2  # radians: the palette starts with a blue
-# Lightness and chroma take turns, so that neighbours in the list differ by more than their hue.
-_TIERS = ((0.70, 0.16), (0.80, 0.14), (0.60, 0.19), (0.75, 0.11), (0.66, 0.18))
 
 # One-letter names keep the shades that plotting libraries gave them.
 _LETTERS: dict[str, Color] = {
@@ -36,40 +32,7 @@ _LETTERS: dict[str, Color] = {
 }
 
 
-def _oklch_to_rgb(lightness: float, chroma: float, hue: float) -> Color:
-    """Convert from the OKLCH space, in which equal steps look equal. Colours out of gamut lose chroma."""
-    while True:
-        a, b = chroma * math.cos(hue), chroma * math.sin(hue)
-        long, medium, short = (
-            (lightness + 0.3963377774 * a + 0.2158037573 * b) ** 3,
-            (lightness - 0.1055613458 * a - 0.0638541728 * b) ** 3,
-            (lightness - 0.0894841775 * a - 1.2914855480 * b) ** 3,
-        )
-        linear = (
-            4.0767416621 * long - 3.3077115913 * medium + 0.2309699292 * short,
-            -1.2684380046 * long + 2.6097574011 * medium - 0.3413193965 * short,
-            -0.0041960863 * long - 0.7034186147 * medium + 1.7076147010 * short,
-        )
-        if chroma <= 0 or all(-1e-3 <= channel <= 1 + 1e-3 for channel in linear):
-            red, green, blue = (_gamma(min(max(channel, 0.0), 1.0)) for channel in linear)
-            return red, green, blue
-        chroma = max(0.0, chroma - 0.005)
-
-
-def _gamma(linear: float) -> float:
-    return 12.92 * linear if linear <= 0.0031308 else 1.055 * linear ** (1 / 2.4) - 0.055
-
-
-def _make_palette() -> np.ndarray:
-    tiers = (_TIERS[i % len(_TIERS)] for i in range(_PALETTE_SIZE))
-    colors = [
-        _oklch_to_rgb(light, chroma, _FIRST_HUE + i * _GOLDEN_ANGLE)
-        for i, (light, chroma) in enumerate(tiers)
-    ]
-    return np.asarray(colors, dtype=np.float32)
-
-
-COLORS = _make_palette()
+COLORS = np.asarray([palette_rgb(i) for i in range(_PALETTE_SIZE)], dtype=np.float32) / np.float32(255)
 """(80, 3) RGB."""
 
 
@@ -106,8 +69,13 @@ def random_colors(N: int, rgb: bool = False, maximum: float = 255) -> list[np.nd
 
 
 def palette_color(index: int) -> Color:
-    """The palette's colour at an index, which wraps around."""
-    red, green, blue = COLORS[index % _PALETTE_SIZE].tolist()
+    """The palette's colour at an index, which may be far beyond the 80 of `colormap`; all differ."""
+    return from_rgb8(palette_rgb(index))
+
+
+def from_rgb8(color: Sequence[float]) -> Color:
+    """A colour whose channels are given in [0, 255]."""
+    red, green, blue = (min(max(float(channel) / 255, 0.0), 1.0) for channel in color[:3])
     return red, green, blue
 
 
@@ -148,12 +116,13 @@ def _parse_color_text(text: str) -> Color:
 
 
 def change_brightness(color: ColorLike, factor: float) -> Color:
-    """Move a colour towards white (factor in (0, 1]) or black (factor in [-1, 0))."""
+    """Make a colour lighter (factor in (0, 1]) or darker (factor in [-1, 0)): its lightness in HLS grows by
+    that share, up to white.
+    """
     if not -1 <= factor <= 1:
         raise UserValueError(f"factor should be in [-1, 1], got {factor}")
-    target = 1.0 if factor > 0 else 0.0
-    red, green, blue = (c + (target - c) * abs(factor) for c in parse_color(color))
-    return red, green, blue
+    hue, lightness, saturation = colorsys.rgb_to_hls(*parse_color(color))
+    return colorsys.hls_to_rgb(hue, min(max(lightness * (1 + factor), 0.0), 1.0), saturation)
 
 
 def legible_on_dark(color: ColorLike) -> Color:

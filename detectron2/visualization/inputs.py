@@ -5,16 +5,19 @@ Shapes: R instances, P keypoints, H x W the picture.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
 from detectron2.data.catalog import Metadata
-from detectron2.structures.boxes import Boxes
+from detectron2.structures.boxes import Boxes, BoxMode
 from detectron2.structures.keypoints import Keypoints
 from detectron2.structures.masks import BitMasks, PolygonMasks
 from detectron2.structures.rotated_boxes import RotatedBoxes
+from detectron2.utils.user_errors import UserValueError
 from detectron2.visualization.masks import GenericMask
 
 _USUAL_LABEL_DIVISOR = 1000
@@ -51,6 +54,60 @@ def to_generic_masks(masks: Any, image_size: tuple[int, int]) -> list[GenericMas
 def to_keypoint_array(keypoints: Any) -> np.ndarray:
     """Keypoints of any kind as (R, P, 3)."""
     return to_array(keypoints.tensor if isinstance(keypoints, Keypoints) else keypoints)
+
+
+@dataclass(frozen=True)
+class AnnotationFields:
+    """What R annotations of one picture have, each a list of R or None."""
+
+    boxes: list[Any] | None
+    masks: list[Any] | None
+    keypoints: np.ndarray | None
+    classes: list[int] | None
+    is_crowd: list[bool]
+
+
+def gather_annotations(annotations: Sequence[Mapping[str, Any]]) -> AnnotationFields:
+    """Turn the annotations of a data set's dictionary into lists; boxes as XYXY, or five numbers if rotated.
+
+    Among annotations with masks or keypoints, one without has an empty mask or hidden points.
+    """
+
+    def all_have(key: str) -> bool:
+        return all(key in annotation for annotation in annotations)
+
+    boxes = [_as_drawn(a["bbox"], a["bbox_mode"]) for a in annotations] if all_have("bbox") else None
+    masks = None
+    if any(a.get("segmentation") is not None for a in annotations):
+        masks = [a["segmentation"] if a.get("segmentation") is not None else [] for a in annotations]
+    keypoints = None
+    given = [np.asarray(a["keypoints"]).size for a in annotations if a.get("keypoints") is not None]
+    if given:
+        filled = [a["keypoints"] if a.get("keypoints") is not None else [0] * given[0] for a in annotations]
+        keypoints = np.asarray(filled, dtype=np.float64).reshape(len(annotations), -1, 3)
+    return AnnotationFields(
+        boxes=boxes,
+        masks=masks,
+        keypoints=keypoints,
+        classes=[int(a["category_id"]) for a in annotations] if all_have("category_id") else None,
+        is_crowd=[bool(a.get("iscrowd", 0)) for a in annotations],
+    )
+
+
+def _as_drawn(box: Sequence[float], mode: BoxMode) -> Any:
+    return BoxMode.convert(list(box), mode, BoxMode.XYXY_ABS) if len(box) == 4 else box
+
+
+def common_length(**of_instances: Sequence[Any] | np.ndarray | None) -> int:
+    """How many instances there are, by every list that is given; 0 where none is.
+
+    Raises:
+        ValueError: two lists differ in length.
+    """
+    counts = {name: len(values) for name, values in of_instances.items() if values is not None}
+    if len(set(counts.values())) > 1:
+        raise UserValueError(f"every instance needs one of each, but there are {counts}")
+    return max(counts.values(), default=0)
 
 
 def forge_segments(label_map: np.ndarray, metadata: Metadata) -> list[dict[str, Any]]:

@@ -14,6 +14,8 @@ import numpy as np
 from detectron2.structures import rle
 from detectron2.utils.user_errors import UserTypeError, UserValueError
 
+LARGE_MASK_AREA_THRESH = 120000
+
 
 class GenericMask:
     """One object's mask, given as polygons, run lengths or pixels, and turned into the others when asked."""
@@ -79,9 +81,7 @@ class GenericMask:
         Returns:
             Outlines of at least three points, and whether any surrounds a hole.
         """
-        contours, hierarchy = cv2.findContours(
-            np.ascontiguousarray(mask, dtype=np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE
-        )
+        contours, hierarchy = _find_contours(mask)
         if hierarchy is None:
             return [], False
         parents = hierarchy.reshape(-1, 4)[:, 3]
@@ -113,7 +113,50 @@ def innermost_point(mask: np.ndarray) -> tuple[float, float] | None:
     """The point (x, y) of a mask that is farthest from its border; None for an empty mask."""
     if not mask.any():
         return None
-    padded = np.pad(mask.astype(np.uint8), 1)
+    left, top, right, bottom = mask_extent(mask).astype(int).tolist()
+    padded = np.pad(mask[top:bottom, left:right].astype(np.uint8), 1)
     distance = cv2.distanceTransform(padded, cv2.DIST_L2, 3)
     row, column = np.unravel_index(int(distance.argmax()), distance.shape)
-    return float(column) - 0.5, float(row) - 0.5
+    return float(column) + left - 0.5, float(row) + top - 0.5
+
+
+def label_spots(mask: np.ndarray) -> list[tuple[list[float], tuple[float, float]]]:
+    """Where a mask may be labelled: the XYXY box and the innermost point of every large part of an (H, W)
+    mask, or of its largest part where none is large.
+    """
+    _, parts, stats, _ = cv2.connectedComponentsWithStats((mask != 0).astype(np.uint8), connectivity=8)
+    areas = stats[1:, cv2.CC_STAT_AREA]
+    if not len(areas):
+        return []
+    chosen = {int(areas.argmax()), *np.flatnonzero(areas > LARGE_MASK_AREA_THRESH).tolist()}
+    spots = []
+    for part in sorted(chosen):
+        left, top, width, height = stats[part + 1, :4].tolist()
+        crop = parts[top : top + height, left : left + width] == part + 1
+        point = innermost_point(crop)
+        if point is not None:
+            box = [float(left), float(top), float(left + width), float(top + height)]
+            spots.append((box, (point[0] + left, point[1] + top)))
+    return spots
+
+
+def drop_small_parts(mask: np.ndarray, min_area: float) -> np.ndarray:
+    """Leave out the connected parts of an (H, W) bool mask that have fewer pixels than `min_area`."""
+    if min_area <= 1 or not mask.any():
+        return mask
+    _, parts, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    is_large = stats[:, cv2.CC_STAT_AREA] >= min_area
+    is_large[0] = False  # what is outside the mask
+    kept: np.ndarray = mask if is_large[1:].all() else is_large[parts]
+    return kept
+
+
+def outlines(mask: np.ndarray) -> list[np.ndarray]:
+    """Outlines of a mask, holes among them, as (P, 2) points through the centres of its border pixels."""
+    return [contour.reshape(-1, 2) + 0.5 for contour in _find_contours(mask)[0]]
+
+
+def _find_contours(mask: np.ndarray) -> tuple[Sequence[np.ndarray], np.ndarray | None]:
+    pixels = np.ascontiguousarray(mask, dtype=np.uint8)
+    contours, hierarchy = cv2.findContours(pixels, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    return contours, hierarchy

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import logging
 import operator
 from pathlib import Path
@@ -21,12 +22,15 @@ from detectron2.data import (
     build_batch_data_loader,
     build_detection_test_loader,
     build_detection_train_loader,
+    get_detection_dataset_dicts,
 )
 from detectron2.data.benchmark import DataLoaderBenchmark, iter_benchmark
+from detectron2.data.build.class_ids import fill_class_counts
 from detectron2.data.datasets import register_coco_instances, register_panoptic
 from detectron2.data.samplers import TrainingSampler
 from detectron2.modeling import META_ARCH_REGISTRY, GeneralizedRCNN
 from detectron2.utils import comm
+from detectron2.utils.user_errors import UserValueError
 
 
 @pytest.fixture
@@ -242,11 +246,70 @@ def test_too_few_stuff_classes_name_data_set_and_key(cfg: CfgNode, mine: str) ->
         build_detection_train_loader(cfg)
 
 
-def test_more_outputs_than_classes_are_mentioned(cfg: CfgNode, toy: str, caplog) -> None:
+@pytest.mark.parametrize("architecture", ["GeneralizedRCNN", "RetinaNet"])
+def test_too_many_thing_classes_are_refused(cfg: CfgNode, toy: str, architecture: str) -> None:
     cfg.DATASETS.TRAIN = (toy,)
+    cfg.MODEL.META_ARCHITECTURE = architecture
     cfg.MODEL.ROI_HEADS.NUM_CLASSES = 80
+    with pytest.raises(UserValueError, match=r"'toy' has 2 thing_classes .* is 80.* to 2, or to -1"):
+        build_detection_train_loader(cfg)
+    MetadataCatalog.remove(toy)  # nothing to compare with, but the annotations
+    build_detection_train_loader(cfg, dataset=[{"file_name": "a", "width": 4, "height": 4}])
+
+
+def test_too_many_stuff_classes_are_refused(cfg: CfgNode, mine: str) -> None:
+    cfg.DATASETS.TRAIN = (mine,)
+    for cfg.MODEL.META_ARCHITECTURE in ("PanopticFPN", "SemanticSegmentor"):
+        with pytest.raises(UserValueError, match=r"'mine' has 3 stuff_classes.*NUM_CLASSES is 54"):
+            build_detection_train_loader(cfg)
+
+
+def test_minus_one_takes_the_number_of_the_data(cfg: CfgNode, mine: str, toy: str) -> None:
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = -1
+    cfg.MODEL.META_ARCHITECTURE = "PanopticFPN"
+    cfg.DATASETS.TRAIN = (mine,)
+    cfg.freeze()
+    filled = fill_class_counts(cfg)
+    assert filled.MODEL.ROI_HEADS.NUM_CLASSES == 2 and filled.MODEL.SEM_SEG_HEAD.NUM_CLASSES == 3
+    assert cfg.MODEL.ROI_HEADS.NUM_CLASSES == -1 and filled.is_frozen()
+    assert fill_class_counts(filled) is filled
+    assert "sem_seg" in next(iter(build_detection_train_loader(cfg)))[0]
+    cfg.defrost()
+    cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = ("nobody_knows",), (toy,)
+    cfg.MODEL.META_ARCHITECTURE = "GeneralizedRCNN"
+    assert fill_class_counts(cfg).MODEL.ROI_HEADS.NUM_CLASSES == 2
+    assert fill_class_counts(cfg).MODEL.SEM_SEG_HEAD.NUM_CLASSES == -1  # which this model does not read
+    cfg.DATASETS.TEST = ()
+    with pytest.raises(UserValueError, match="ROI_HEADS.NUM_CLASSES is -1.*none of nobody_knows has any"):
+        fill_class_counts(cfg)
+
+
+# Kinds of annotations.
+
+
+def test_boxes_alone_do_not_train_masks(cfg: CfgNode, make_coco) -> None:
+    register_coco_instances("boxes", {}, *make_coco(segmentation=[]))
+    cfg.DATASETS.TRAIN = ("boxes",)
+    with pytest.raises(UserValueError, match="MASK_ON is on, but 2 of 2 objects have no 'segmentation'"):
+        build_detection_train_loader(cfg)
+    build_detection_train_loader(cfg, mapper=lambda record: record)  # which may make masks
+    cfg.MODEL.MASK_ON = False
     build_detection_train_loader(cfg)
-    assert "MODEL.ROI_HEADS.NUM_CLASSES is 80, but data set toy has only 2 thing_classes" in caplog.text
+    cfg.MODEL.KEYPOINT_ON = True
+    cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE = 0
+    with pytest.raises(UserValueError, match="KEYPOINT_ON is on, but 2 of 2 objects have no 'keypoints'"):
+        build_detection_train_loader(cfg)
+
+
+def test_images_of_stuff_alone_are_not_filtered(cfg: CfgNode, make_panoptic) -> None:
+    made = make_panoptic()
+    del made["ids"]
+    content = json.loads(made["panoptic_json"].read_text())
+    for category in content["categories"]:
+        category["isthing"] = 0
+    made["panoptic_json"].write_text(json.dumps(content))
+    register_panoptic("stuff", **made)
+    assert len(get_detection_dataset_dicts("stuff", filter_empty=True)) == 2
 
 
 def test_error_in_a_worker_keeps_its_text(cfg: CfgNode, toy: str, tmp_path: Path) -> None:

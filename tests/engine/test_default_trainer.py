@@ -14,11 +14,13 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.engine import AMPTrainer, DefaultTrainer, HookBase, SimpleTrainer, build_evaluator, hooks
-from detectron2.evaluation import DatasetEvaluators
+from detectron2.engine.evaluators import find_evaluator_type
+from detectron2.evaluation import COCOEvaluator, DatasetEvaluators
 from detectron2.layers import get_norm
+from detectron2.utils.user_errors import UserValueError
 
 from .tiny import equal_weights, weights_of
-from .tiny_run import NUM_IMAGES, NumberEvaluator, TinyTrainer
+from .tiny_run import NUM_IMAGES, NumberEvaluator, TinyColourModel, TinyTrainer
 from .tiny_run import tiny_cfg as tiny_cfg  # a fixture
 
 
@@ -308,6 +310,35 @@ def test_an_unknown_kind_of_evaluator_is_an_error_that_lists_the_known(tiny_cfg:
     MetadataCatalog.get("tiny_pictures").evaluator_type = "tarot"
     with pytest.raises(NotImplementedError, match="'tarot'.*coco_panoptic_seg"):
         build_evaluator(tiny_cfg, "tiny_pictures")
+
+
+def test_the_kind_of_evaluator_follows_from_the_metadata_where_it_is_forgotten(
+    tiny_cfg: CfgNode, caplog: pytest.LogCaptureFixture
+) -> None:
+    metadata = MetadataCatalog.get("tiny_pictures")
+    with pytest.raises(NotImplementedError, match=r"evaluator_type=None.*Set MetadataCatalog"):
+        find_evaluator_type("tiny_pictures")
+    metadata.stuff_classes = ["sky"]
+    assert find_evaluator_type("tiny_pictures") == "sem_seg"
+    metadata.thing_classes = ["cat"]
+    assert isinstance(build_evaluator(tiny_cfg, "tiny_pictures"), COCOEvaluator)
+    assert "no evaluator_type" in caplog.text and "evaluated as 'coco'" in caplog.text
+
+
+def test_a_set_that_cannot_be_evaluated_is_found_before_training(
+    tiny_cfg: CfgNode, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    DefaultTrainer(tiny_cfg)
+    assert "tiny_pictures will not be evaluated" in caplog.text
+    MetadataCatalog.get("tiny_pictures").set(stuff_classes=["sky", "sea"], evaluator_type="sem_seg")
+    keys = {"stuff": "MODEL.SEM_SEG_HEAD.NUM_CLASSES"}
+    monkeypatch.setattr(TinyColourModel, "class_count_keys", keys, raising=False)
+    with pytest.raises(UserValueError, match=r"2 stuff_classes.*NUM_CLASSES is 54.*stands in DATASETS.TEST"):
+        DefaultTrainer(tiny_cfg)
+    TinyTrainer(tiny_cfg)  # whose evaluator may get along with it
+    assert "NUM_CLASSES is 54" in caplog.text
+    tiny_cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = -1
+    assert DefaultTrainer(tiny_cfg).cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES == 2
 
 
 @pytest.mark.parametrize(("norm", "weights", "warns"), [("FrozenBN", "", True), ("BN", "", False)])

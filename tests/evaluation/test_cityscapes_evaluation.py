@@ -110,6 +110,8 @@ def test_the_common_name_makes_the_evaluator_of_instances(
     masks = torch.as_tensor(truth_of(0)[None] == 26000)
     instances = Instances(SIZE, pred_masks=masks, pred_classes=torch.tensor([2]), scores=torch.tensor([0.5]))
     evaluator.process([{"file_name": f"{SCENES[0]}_leftImg8bit.png"}], [{"instances": instances}])
+    evaluator.process([{"file_name": f"{SCENES[1]}_leftImg8bit.png"}], [{"sem_seg": None}])
+    assert Path(evaluator._temp_dir, f"{SCENES[1]}_pred.txt").read_text() == ""  # nothing found, but scored
     lines = Path(evaluator._temp_dir, f"{SCENES[0]}_pred.txt").read_text().split()
     assert lines == [f"{SCENES[0]}_0.png", "26", "0.5"]
 

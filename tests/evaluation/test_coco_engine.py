@@ -16,16 +16,23 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from detectron2.evaluation.coco_evaluation import COCOevalMaxDets
-from detectron2.evaluation.coco_evaluation.engine import (
-    CocoSettings,
-    complete_annotations,
-    make_coco,
-    score_coco,
-)
+from detectron2.evaluation.coco_evaluation.engine import CocoScores, complete_annotations, make_coco
 from detectron2.evaluation.coco_evaluation.object_sizes import annotated_area
+from detectron2.evaluation.coco_evaluation.scoring import evaluate_predictions_on_coco
 from detectron2.evaluation.fast_eval_api import COCOeval_opt
 
 from .coco_fuzz import random_coco
+
+ENGINES = {"hotcoco": COCOeval_opt, "pycocotools": COCOeval}
+
+
+def score_coco(
+    truth: dict[str, Any], detections: list[Any], iou_type: str, *, engine: str = "hotcoco", **settings: Any
+) -> CocoScores:
+    evaluator = evaluate_predictions_on_coco(
+        make_coco(truth), detections, iou_type, cocoeval_fn=ENGINES[engine], **settings
+    )
+    return CocoScores.of(evaluator)
 
 
 def _official(truth: dict[str, Any], detections: list[Any], iou_type: str, **params: Any) -> COCOeval:
@@ -125,8 +132,8 @@ def test_no_detections_score_zero(engine: Any) -> None:
 def test_detection_limit_image_ids_and_sigmas_are_followed(engine: Any) -> None:
     truth, detections = random_coco(5)
     images = [truth["annotations"][0]["image_id"]]
-    settings = CocoSettings(max_dets=[1, 2, 3], img_ids=images)
-    scores = score_coco(truth, detections, "bbox", settings, engine=engine)
+    settings = {"max_dets_per_image": [1, 2, 3], "img_ids": images}
+    scores = score_coco(truth, detections, "bbox", **settings, engine=engine)
     official = _official(truth, detections, "bbox", maxDets=[1, 2, 3], imgIds=images)
     np.testing.assert_array_equal(scores.precision, official.eval["precision"])
     assert scores.average_precision() == np.mean(
@@ -134,7 +141,7 @@ def test_detection_limit_image_ids_and_sigmas_are_followed(engine: Any) -> None:
     )
 
     sigmas = [0.1] * 17
-    scores = score_coco(truth, detections, "keypoints", CocoSettings(oks_sigmas=sigmas), engine=engine)
+    scores = score_coco(truth, detections, "keypoints", kpt_oks_sigmas=sigmas, engine=engine)
     official = _official(truth, detections, "keypoints", kpt_oks_sigmas=np.asarray(sigmas))
     np.testing.assert_array_equal(scores.precision, official.eval["precision"])
 
@@ -142,8 +149,18 @@ def test_detection_limit_image_ids_and_sigmas_are_followed(engine: Any) -> None:
 def test_unknown_names_are_refused() -> None:
     with pytest.raises(ValueError, match="iou_type"):
         score_coco({}, [], "box")
-    with pytest.raises(ValueError, match="engine"):
-        score_coco({}, [], "bbox", engine="other")  # type: ignore[arg-type]
+
+
+def test_the_older_form_chooses_the_engine_by_a_flag() -> None:
+    truth, detections = random_coco(5)
+    gt = make_coco(truth)
+    fast = evaluate_predictions_on_coco(gt, detections, "bbox", use_fast_impl=True)
+    slow = evaluate_predictions_on_coco(gt, detections, "bbox", None, False)
+    assert type(fast) is COCOeval_opt and type(slow) is COCOeval
+    np.testing.assert_array_equal(fast.stats, slow.stats)
+    assert len(fast.cocoDt.anns) == len(slow.cocoDt.anns) == len(detections)
+    assert len(fast.evalImgs) == len(slow.evalImgs) and fast.cocoGt is gt
+    assert "bbox" in detections[0] and "id" not in detections[0]
 
 
 @pytest.mark.parametrize("iou_type", ["bbox", "segm", "keypoints"])

@@ -15,9 +15,9 @@ from detectron2.layers import extension, mask_ops, rotated_boxes
 from detectron2.layers.deform_conv_reference import deform_conv_reference
 
 # By name, because the package exports functions of these names.
-nms, deform_conv, roi_align, roi_align_rotated = (
+nms, deform_conv, ms_deform_attn, roi_align, roi_align_rotated = (
     importlib.import_module(f"detectron2.layers.{name}")
-    for name in ("nms", "deform_conv", "roi_align", "roi_align_rotated")
+    for name in ("nms", "deform_conv", "ms_deform_attn", "roi_align", "roi_align_rotated")
 )
 needs_operators = pytest.mark.skipif(
     bool(extension.missing_reason()), reason=f"no compiled operators: {extension.missing_reason()}"
@@ -133,6 +133,37 @@ def deform_inputs(kind: str, modulated: bool) -> list[Tensor]:
     return [x, offset, *mask, randn(6, 2, 3, 3, seed=3)]
 
 
+def attention_inputs(kind: str) -> list[Tensor]:
+    """Value, locations and weights, the differentiable ones, and then the sizes and starts of the levels."""
+    sizes = [[30, 41], [15, 21], [8, 11]] if kind == "large" else [[5, 7], [3, 4], [1, 2]]
+    spatial_shapes = torch.tensor(sizes)
+    num_cells = spatial_shapes.prod(dim=1)
+    starts = num_cells.cumsum(0) - num_cells
+    num_images, num_queries, num_heads = 0 if kind == "empty" else 2, 300 if kind == "large" else 11, 3
+    channels = 32 if kind == "large" else 5
+    value = randn(num_images, int(num_cells.sum()), num_heads, channels)
+    sampling = (num_images, num_queries, num_heads, len(sizes), 4)
+    locations = rand(*sampling, 2, seed=1) * 1.4 - 0.2
+    if kind == "degenerate":
+        locations[0, 0, :, :, 0, 0] = NAN
+        locations[0, 1] = INF
+        locations[0, 2, :, :, :2] = torch.tensor([[-1e30, 0.5], [1e30, 1e30]], dtype=torch.float64)
+        locations[0, 3] = 0.0  # between the corner of a level and the zeros around it
+        locations[0, 4] = 1.0
+        size = spatial_shapes[:, None].flip(-1)
+        on_cells = (locations[1] * size).floor() + 0.5  # where the slope jumps: the right-hand one counts
+        locations[1] = on_cells / size
+    return [value, locations, rand(*sampling, seed=2), spatial_shapes, starts]
+
+
+def attend(value: Tensor, locations: Tensor, weights: Tensor, *levels: Tensor) -> Tensor:
+    return ms_deform_attn.ms_deform_attn(value, *levels, locations, weights)
+
+
+def attend_plainly(value: Tensor, locations: Tensor, weights: Tensor, *levels: Tensor) -> Tensor:
+    return ms_deform_attn._ms_deform_attn_reference(value, *levels, locations, weights)
+
+
 def paste_inputs(kind: str) -> list[Tensor]:
     boxes = upright_boxes(kind)[:300]
     return [rand(len(boxes), 28 if kind == "large" else 7, 28 if kind == "large" else 7, seed=6), boxes]
@@ -208,6 +239,7 @@ OPERATORS = {
     "deform_conv with mask": Operator(
         convolve, convolve_plainly, lambda kind: deform_inputs(kind, modulated=True), 4
     ),
+    "ms_deform_attn": Operator(attend, attend_plainly, attention_inputs, 3),
     "paste_masks": Operator(
         lambda m, b: mask_ops.paste_masks_in_image(m, b, IMAGE_SIZE, 0.5),
         lambda m, b: mask_ops._paste_masks_reference(m, b, *IMAGE_SIZE, 0.5),
@@ -268,6 +300,7 @@ def operator_arguments(name: str, device: str = "cpu") -> tuple[Any, ...]:
     _, turned_rois = make("roi_align_rotated")
     features, offset, mask, weight = make("deform_conv with mask")
     convolution = ([1, 1], [1, 1], [1, 1], 2, 2)
+    value, locations, factors, *levels = make("ms_deform_attn")
     table: dict[str, tuple[Any, ...]] = {
         "nms": (*make("nms"), 0.5),
         "batched_nms": (*make("batched_nms"), 0.5),
@@ -283,6 +316,19 @@ def operator_arguments(name: str, device: str = "cpu") -> tuple[Any, ...]:
             randn(2, 6, 7, 6).to(x),
             *(t.detach() for t in (features, offset, mask, weight)),
             *convolution,
+        ),
+        "ms_deform_attn": (
+            value.requires_grad_(),
+            *levels,
+            locations.requires_grad_(),
+            factors.requires_grad_(),
+        ),
+        "ms_deform_attn_backward": (
+            randn(2, 11, 15).to(x),
+            value.detach(),
+            *levels,
+            locations.detach(),
+            factors.detach(),
         ),
         "paste_masks": (*make("paste_masks"), *IMAGE_SIZE, 0.5),
         "paste_masks_rle": (*make("paste_masks"), *IMAGE_SIZE, 0.5),

@@ -42,7 +42,8 @@ def test_colours_are_read_from_what_users_write() -> None:
 
 def test_brightness_moves_towards_white_or_black() -> None:
     assert change_brightness((0.5, 0.0, 1.0), 1.0) == (1.0, 1.0, 1.0)
-    assert change_brightness((0.5, 0.0, 1.0), -0.5) == (0.25, 0.0, 0.5)
+    assert change_brightness((0.5, 0.0, 1.0), -0.5) == pytest.approx((0.25, 0.0, 0.5))
+    assert change_brightness((0.2, 0.2, 0.2), 0.5) == pytest.approx((0.3, 0.3, 0.3))
     with pytest.raises(ValueError, match="factor"):
         change_brightness("r", 2)
     assert min(np.dot(legible_on_dark(c), (0.3, 0.6, 0.1)) for c in ("k", "b", "r", "w", "m")) > 0.5

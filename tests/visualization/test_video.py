@@ -30,11 +30,11 @@ def _found(boxes: list[list[float]], classes: list[int], with_masks: bool) -> In
 def test_moving_object_keeps_its_colour(with_masks: bool) -> None:
     video = VideoVisualizer(None)
     video.draw_instance_predictions(FRAME, _found([[5, 5, 35, 35], [45, 5, 75, 35]], [0, 0], with_masks))
-    first, second = (track.color for track in video._tracks)
+    first, second = (track.color for track in video._old_instances)
     image = video.draw_instance_predictions(
         FRAME, _found([[46, 6, 76, 36], [6, 6, 36, 36]], [0, 0], with_masks)
     )
-    assert [track.color for track in video._tracks] == [second, first]
+    assert [track.color for track in video._old_instances] == [second, first]
     assert image.get_image().shape == FRAME.shape
 
 
@@ -42,12 +42,12 @@ def test_object_is_remembered_over_a_gap_but_not_for_another_class() -> None:
     video = VideoVisualizer(None)
     box = [[5.0, 5, 35, 35]]
     video.draw_instance_predictions(FRAME, _found(box, [1], True))
-    color = video._tracks[0].color
+    color = video._old_instances[0].color
     video.draw_instance_predictions(FRAME, _found([], [], True))
     video.draw_instance_predictions(FRAME, _found(box, [1], True))
-    assert video._tracks[0].color == color
+    assert video._old_instances[0].color == color
     video.draw_instance_predictions(FRAME, _found(box, [2], True))
-    assert video._tracks[0].color != color
+    assert video._old_instances[0].color != color
 
 
 def test_object_is_forgotten_in_the_end() -> None:
@@ -55,7 +55,7 @@ def test_object_is_forgotten_in_the_end() -> None:
     video.draw_instance_predictions(FRAME, _found([[5.0, 5, 35, 35]], [1], False))
     for _ in range(20):
         video.draw_instance_predictions(FRAME, _found([], [], False))
-    assert not video._tracks
+    assert not video._old_instances
 
 
 @pytest.mark.parametrize("mode", [ColorMode.IMAGE, ColorMode.IMAGE_BW])
@@ -68,7 +68,7 @@ def test_panoptic_and_semantic_frames_are_drawn(mode: ColorMode) -> None:
     colors = set()
     for _ in range(2):
         image = video.draw_panoptic_seg_predictions(FRAME, ids, segments).get_image()
-        colors.add(video._tracks[0].color)
+        colors.add(video._old_instances[0].color)
         assert (image[20, 60] != 90).any() and (image[50, 5] != 90).any()
     assert len(colors) == 1
     video.draw_panoptic_seg_predictions(FRAME, torch.zeros(60, 80, dtype=torch.int32), [])

@@ -19,6 +19,7 @@ from detectron2.utils.user_errors import UserValueError
 
 from ..catalog import DatasetCatalog, MetadataCatalog
 from ..detection_utils.metadata_queries import check_metadata_consistency
+from ..detection_utils.sem_seg import has_sem_seg
 
 logger = logging.getLogger(__name__)
 
@@ -198,7 +199,7 @@ def get_detection_dataset_dicts(
     for name, records in zip(names, per_dataset):
         _check_annotations(name, records)
     records = [record for dataset in per_dataset for record in dataset]
-    has_instances = all("annotations" in record for record in records)
+    has_instances = all("annotations" in record for record in records) and not _has_stuff_alone(records)
     if filter_empty and has_instances:
         records = filter_images_with_only_crowd_annotations(records)
     if min_keypoints > 0 and has_instances:
@@ -211,6 +212,11 @@ def get_detection_dataset_dicts(
             "Check the annotations, or set DATALOADER.FILTER_EMPTY_ANNOTATIONS to False."
         )
     return records
+
+
+def _has_stuff_alone(records: list[Record]) -> bool:
+    """Whether there are label maps, and no object in any image that a filter could look for."""
+    return any(map(has_sem_seg, records)) and not any(record.get("annotations") for record in records)
 
 
 def _join_torch_datasets(names: list[str], datasets: list[Any]) -> Any:

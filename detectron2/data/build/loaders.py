@@ -23,7 +23,8 @@ from ..samplers.distributed_sampler import (
     RepeatFactorTrainingSampler,
     TrainingSampler,
 )
-from .class_ids import check_class_ids
+from .annotation_kinds import check_annotation_kinds
+from .class_ids import check_class_ids, fill_class_counts
 from .dataset_dicts import get_detection_dataset_dicts
 
 logger = logging.getLogger(__name__)
@@ -166,7 +167,9 @@ def train_loader_from_config(
             proposal_files=cfg.DATASETS.PROPOSAL_FILES_TRAIN if cfg.MODEL.LOAD_PROPOSALS else None,
         )
         if isinstance(dataset, list):
-            check_class_ids(cfg, dataset)
+            check_class_ids(fill_class_counts(cfg), dataset)
+            if mapper is None:
+                check_annotation_kinds(cfg, dataset)
     if mapper is None:
         mapper = DatasetMapper(cfg, True)
     if sampler is None and not isinstance(dataset, torchdata.IterableDataset):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from detectron2.utils.palette import distinct_colors
 from detectron2.utils.user_errors import UserKeyError
 
 
@@ -124,6 +125,9 @@ KEYPOINT_CONNECTION_RULES = [
 ]
 
 
+_COLOR_OF_THINGS = [82, 18, 128]
+
+
 def _number(
     categories: list[dict[str, Any]], first: int = 0
 ) -> tuple[list[str], list[list[int]], dict[int, int]]:
@@ -146,15 +150,25 @@ def _coco_person_meta() -> dict[str, Any]:
     return {"thing_classes": ["person"], "keypoint_connection_rules": KEYPOINT_CONNECTION_RULES, **skeleton}
 
 
+def _with_colors(categories: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    given = [category["color"] for category in categories if category.get("color") is not None]
+    fresh = iter(distinct_colors(len(categories) - len(given), taken=[_COLOR_OF_THINGS, *given]))
+    return [
+        category if category.get("color") is not None else {**category, "color": [*next(fresh)]}
+        for category in categories
+    ]
+
+
 def separated_panoptic_meta(categories: list[dict[str, Any]]) -> dict[str, Any]:
     """Metadata where things and stuff are numbered apart, as Panoptic FPN learns them.
 
     Stuff label 0 is called "things" and stands for every thing; stuff classes follow from 1.
 
     Args:
-        categories: dicts with `id`, `name`, `isthing`, and `color` or nothing for a grey.
+        categories: dicts with `id`, `name`, `isthing`, and optionally `color`, 8-bit RGB. Those without get
+            colours that differ from each other and from the given ones.
     """
-    colored: list[dict[str, Any]] = [{"color": [128, 128, 128], **category} for category in categories]
+    colored = _with_colors(categories)
     things, thing_colors, thing_ids = _number([c for c in colored if c["isthing"]])
     stuff, stuff_colors, stuff_ids = _number([c for c in colored if not c["isthing"]], first=1)
     # The label of all things needs a dataset id that no category has, so that the map can be turned round.
@@ -164,7 +178,7 @@ def separated_panoptic_meta(categories: list[dict[str, Any]]) -> dict[str, Any]:
         "thing_colors": thing_colors,
         "thing_dataset_id_to_contiguous_id": thing_ids,
         "stuff_classes": ["things", *stuff],
-        "stuff_colors": [[82, 18, 128], *stuff_colors],
+        "stuff_colors": [_COLOR_OF_THINGS, *stuff_colors],
         "stuff_dataset_id_to_contiguous_id": {id_of_things: 0, **stuff_ids},
     }
 

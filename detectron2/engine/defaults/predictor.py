@@ -15,7 +15,7 @@ from detectron2.data.catalog import MetadataCatalog
 from detectron2.data.transforms.augmentation import AugInput
 from detectron2.data.transforms.augmentation_impl.resizing import ResizeShortestEdge
 from detectron2.engine.defaults.run_notes import load_run
-from detectron2.modeling.meta_arch.build import build_model
+from detectron2.modeling.meta_arch.build import build_model, find_device
 from detectron2.utils.env import setup_environment
 from detectron2.utils.user_errors import UserValueError
 
@@ -115,7 +115,7 @@ class DefaultPredictor:
         image = self.aug.get_transform(AugInput(image).image).apply_image(image)
         # The copy makes negative strides, which torch does not take, positive.
         channels_first = np.ascontiguousarray(image.transpose(2, 0, 1), dtype=np.float32)
-        return torch.from_numpy(channels_first).to(self.cfg.MODEL.DEVICE)
+        return torch.from_numpy(channels_first).to(find_device(self.cfg.MODEL.DEVICE))
 
 
 def _check_image(image: Any) -> None:

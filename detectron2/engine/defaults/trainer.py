@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import weakref
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -13,8 +13,10 @@ from torch import nn
 
 from detectron2.checkpoint.detection_checkpoint import DetectionCheckpointer
 from detectron2.config.config.node import CfgNode
+from detectron2.data.build.class_ids import fill_class_counts
 from detectron2.data.build.loaders import build_detection_test_loader, build_detection_train_loader
 from detectron2.engine.defaults.evaluation import evaluate_test_sets
+from detectron2.engine.defaults.evaluation_checks import check_test_sets
 from detectron2.engine.defaults.run_notes import describe_run
 from detectron2.engine.defaults.scaling import scale_to_processes
 from detectron2.engine.defaults.setup import create_ddp_model, default_writers
@@ -82,10 +84,12 @@ class DefaultTrainer(TrainerBase):
         if not logging.getLogger("detectron2").isEnabledFor(logging.INFO):
             setup_logger()
         cfg = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size())
+        cfg = fill_class_counts(cfg)
 
         model = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)
         data_loader = self.build_train_loader(cfg)
+        check_test_sets(cfg, has_own_evaluators=not _is_default(type(self).build_evaluator))
         # Frozen statistics do not change, and those of NaiveSyncBatchNorm are equal everywhere anyway.
         model = create_ddp_model(model, broadcast_buffers=False)
         self._trainer: TrainerBase = make_step_trainer(cfg, model, data_loader, optimizer)
@@ -285,3 +289,9 @@ class DefaultTrainer(TrainerBase):
             self._trainer.load_state_dict(state_dict["_trainer"])
         elif "optimizer" in self.__dict__:
             self.optimizer.load_state_dict(state_dict["optimizer"])
+
+
+def _is_default(build_evaluator: Callable[..., Any]) -> bool:
+    """Whether a subclass has left `build_evaluator` as it is here."""
+    function = getattr(build_evaluator, "__func__", None)
+    return function is getattr(DefaultTrainer.build_evaluator, "__func__")  # noqa: B009  # mypy sees a function

@@ -1,7 +1,7 @@
-"""COCO average precision behind one function, with two engines that give the same numbers.
+"""Precision and recall tables of COCO, and the two engines that fill them with the same numbers.
 
-`hotcoco` is the default. `pycocotools` is the reference that tests compare it with. Both fill the
-same arrays; the summary is computed from them here.
+`hotcoco` is the default. `pycocotools` is the reference that tests compare it with. The summary is computed
+from the tables, here.
 
 Shapes: T IoU thresholds, R recall thresholds, K categories, A area ranges, M detection limits. Boxes are XYWH
 in pixels of the original image, masks are run lengths.
@@ -14,8 +14,7 @@ import io
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import hotcoco
 import numpy as np
@@ -23,13 +22,8 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval, Params
 
 from detectron2.evaluation.coco_evaluation.object_sizes import SIZES, SMALL, annotated_area
-from detectron2.utils.user_errors import UserValueError
 
 logger = logging.getLogger(__name__)
-
-Engine = Literal["hotcoco", "pycocotools"]
-ENGINES: tuple[Engine, ...] = ("hotcoco", "pycocotools")
-IOU_TYPES = ("bbox", "segm", "keypoints")
 
 _SIZE_OF_SUFFIX = {size.suffix: size.name for size in SIZES}
 
@@ -56,6 +50,21 @@ class CocoScores:
     max_dets: list[int]
     iou_type: str
 
+    @classmethod
+    def of(cls, evaluator: Any) -> CocoScores:
+        """Take the tables and settings out of a `COCOeval` that has accumulated."""
+        params, tables = evaluator.params, evaluator.eval
+        return cls(
+            precision=np.asarray(tables["precision"]),
+            recall=np.asarray(tables["recall"]),
+            scores=np.asarray(tables["scores"]),
+            iou_thrs=np.asarray(params.iouThrs),
+            cat_ids=[int(c) for c in params.catIds],
+            area_labels=list(params.areaRngLbl),
+            max_dets=[int(m) for m in params.maxDets],
+            iou_type=params.iouType,
+        )
+
     def average_precision(
         self, iou: float | None = None, area: str = "all", max_dets: int | None = None
     ) -> float:
@@ -63,19 +72,13 @@ class CocoScores:
         truth.
         """
         table = self._select(self.precision, iou, area, max_dets)
-        return _mean_of_defined(table)
+        return mean_of_defined(table)
 
     def average_recall(
         self, iou: float | None = None, area: str = "all", max_dets: int | None = None
     ) -> float:
         """Mean recall over categories at one IoU (None: over all), or nan without ground truth."""
-        return _mean_of_defined(self._select(self.recall, iou, area, max_dets))
-
-    def category_precision(self, index: int) -> float:
-        """AP of the category at `cat_ids[index]`, all areas, largest detection limit; nan without ground
-        truth.
-        """
-        return _mean_of_defined(self.precision[:, :, index, self.area_labels.index("all"), -1])
+        return mean_of_defined(self._select(self.recall, iou, area, max_dets))
 
     def _select(self, table: np.ndarray, iou: float | None, area: str, max_dets: int | None) -> np.ndarray:
         limit = self.max_dets.index(max_dets) if max_dets is not None else len(self.max_dets) - 1
@@ -100,6 +103,11 @@ class CocoScores:
         values.update({f"AR{key}": self.average_recall(area=area) for key, area in areas.items()})
         return values
 
+    def stats(self) -> np.ndarray:
+        """The values of `metrics` as `COCOeval.stats` holds them, -1 where there is no ground truth."""
+        values: np.ndarray = np.nan_to_num(np.asarray(list(self.metrics().values())), nan=-1.0)
+        return values
+
     def summary(self) -> str:
         """The summary as the lines that the official evaluator prints."""
         return "\n".join(self._summary_lines())
@@ -120,7 +128,8 @@ class CocoScores:
         return lines
 
 
-def _mean_of_defined(table: np.ndarray) -> float:
+def mean_of_defined(table: np.ndarray) -> float:
+    """Mean of a part of a table, without the entries that have no ground truth; nan where none has."""
     defined = table[table > -1]
     return float(np.mean(defined)) if defined.size else float("nan")
 
@@ -139,48 +148,6 @@ class CocoSettings:
     oks_sigmas: Sequence[float] | None = None
     img_ids: Sequence[int] | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
-
-
-def score_coco(
-    ground_truth: Mapping[str, Any],
-    detections: Sequence[Mapping[str, Any]],
-    iou_type: str,
-    settings: CocoSettings | None = None,
-    *,
-    engine: Engine = "hotcoco",
-    evaluator_class: type[COCOeval] = COCOeval,
-) -> CocoScores:
-    """Match detections to a COCO ground truth and tabulate precision and recall.
-
-    Args:
-        ground_truth: a data set in COCO's JSON layout.
-        detections: entries in COCO's result layout. For "segm" a "bbox" in them is ignored: the official
-            engine would take the area of the box for the area of the mask.
-        iou_type: "bbox", "segm" or "keypoints".
-        settings: deviations from the published protocol.
-        engine: "hotcoco" or "pycocotools".
-        evaluator_class: what "pycocotools" matches with.
-    """
-    if iou_type not in IOU_TYPES:
-        raise UserValueError(f"iou_type should be one of {IOU_TYPES}, got {iou_type!r}")
-    if engine not in ENGINES:
-        raise UserValueError(f"engine should be one of {ENGINES}, got {engine!r}")
-    if iou_type == "segm":
-        detections = [{key: value for key, value in d.items() if key != "bbox"} for d in detections]
-    dataset = complete_annotations(ground_truth)
-    run = _run_hotcoco if engine == "hotcoco" else partial(_run_pycocotools, evaluator_class)
-    with contextlib.redirect_stdout(io.StringIO()):  # both engines print
-        params, tables = run(dataset, list(detections), iou_type, settings or CocoSettings())
-    return CocoScores(
-        precision=np.asarray(tables["precision"]),
-        recall=np.asarray(tables["recall"]),
-        scores=np.asarray(tables["scores"]),
-        iou_thrs=np.asarray(params.iouThrs),
-        cat_ids=[int(c) for c in params.catIds],
-        area_labels=list(params.areaRngLbl),
-        max_dets=[int(m) for m in params.maxDets],
-        iou_type=iou_type,
-    )
 
 
 def complete_annotations(dataset: Mapping[str, Any]) -> dict[str, Any]:
@@ -226,11 +193,12 @@ def run_hotcoco_tables(
     dataset: Mapping[str, Any], detections: list[Any], iou_type: str, settings: CocoSettings
 ) -> hotcoco.COCOeval:
     """Evaluate and accumulate with hotcoco, and return its evaluator."""
-    truth = hotcoco.COCO(_plain_json(dataset))
-    evaluator = hotcoco.COCOeval(truth, truth.load_res(detections), iou_type)
-    apply_settings(evaluator.params, settings)
-    evaluator.evaluate()
-    evaluator.accumulate()
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints
+        truth = hotcoco.COCO(_plain_json(dataset))
+        evaluator = hotcoco.COCOeval(truth, truth.load_res(detections), iou_type)
+        apply_settings(evaluator.params, settings)
+        evaluator.evaluate()
+        evaluator.accumulate()
     return evaluator
 
 
@@ -244,30 +212,18 @@ def _as_list(value: Any) -> Any:
     return np.asarray(value).tolist() if isinstance(value, (np.ndarray, list, tuple)) else value
 
 
-def _run_hotcoco(
-    dataset: Mapping[str, Any], detections: list[Any], iou_type: str, settings: CocoSettings
-) -> tuple[Any, Mapping[str, Any]]:
-    evaluator = run_hotcoco_tables(dataset, detections, iou_type, settings)
-    tables = evaluator.eval
-    assert tables is not None
-    return evaluator.params, tables
-
-
-def _run_pycocotools(
+def start_pycocotools(
     evaluator_class: type[COCOeval],
     dataset: Mapping[str, Any],
-    detections: list[Any],
+    detections: Sequence[Mapping[str, Any]],
     iou_type: str,
-    settings: CocoSettings,
-) -> tuple[Any, Mapping[str, Any]]:
+) -> COCOeval:
+    """Make an evaluator of pycocotools' kind, with its own copies of the result entries."""
     truth = make_coco(dataset)
     copies = [dict(d) for d in detections]  # loadRes adds keys to what it is given
-    results = truth.loadRes(copies) if copies else make_coco({**dataset, "annotations": []})
-    evaluator = evaluator_class(truth, results, iou_type)
-    apply_settings(evaluator.params, settings)
-    evaluator.evaluate()
-    evaluator.accumulate()
-    return evaluator.params, evaluator.eval
+    with contextlib.redirect_stdout(io.StringIO()):
+        results = truth.loadRes(copies) if copies else make_coco({**dataset, "annotations": []})
+    return evaluator_class(truth, results, iou_type)
 
 
 def make_coco(dataset: Mapping[str, Any]) -> COCO:

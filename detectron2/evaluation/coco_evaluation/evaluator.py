@@ -21,21 +21,18 @@ from detectron2.config.config.node import CfgNode
 from detectron2.data.catalog import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets.coco.export import convert_to_coco_dict, convert_to_coco_json
 from detectron2.data.datasets.coco.images import complete_images
-from detectron2.evaluation.coco_evaluation.engine import (
-    CocoScores,
-    CocoSettings,
-    Engine,
-    make_coco,
-    score_coco,
-)
+from detectron2.evaluation.coco_evaluation.checks import checked_tasks, detection_limits, why_not_scorable
+from detectron2.evaluation.coco_evaluation.engine import make_coco
 from detectron2.evaluation.coco_evaluation.predictions import (
     instances_to_coco_json,
     tasks_in_predictions,
     to_dataset_categories,
 )
 from detectron2.evaluation.coco_evaluation.proposal_recall import proposal_metrics
-from detectron2.evaluation.coco_evaluation.report import METRICS, explain_missing_numbers, results_of_scores
+from detectron2.evaluation.coco_evaluation.report import derive_results, explain_missing_numbers
+from detectron2.evaluation.coco_evaluation.scoring import evaluate_predictions_on_coco
 from detectron2.evaluation.evaluator import DatasetEvaluator
+from detectron2.evaluation.fast_eval_api import COCOeval_opt
 from detectron2.evaluation.tables import format_metrics_table
 from detectron2.structures.boxes import BoxMode
 from detectron2.structures.instances import Instances
@@ -56,7 +53,6 @@ class COCOEvaluator(DatasetEvaluator):
     dictionaries. A test set without annotations is written to the result file and not scored.
     """
 
-    _evaluator_class: type[COCOeval] = COCOeval
     _results_file = "coco_instances_results.json"
 
     def __init__(
@@ -88,7 +84,7 @@ class COCOEvaluator(DatasetEvaluator):
         self._logger = logging.getLogger(__name__)
         self._distributed = distributed
         self._output_dir = output_dir
-        self._engine: Engine = "hotcoco" if use_fast_impl else "pycocotools"
+        self._use_fast_impl = use_fast_impl
         self._allow_cached_coco = allow_cached_coco
         self._cpu_device = torch.device("cpu")
         self._dataset_name = dataset_name
@@ -97,16 +93,25 @@ class COCOEvaluator(DatasetEvaluator):
             # Callers of the first releases pass their whole config here.
             kpt_oks_sigmas = kpt_oks_sigmas or tasks.TEST.KEYPOINT_OKS_SIGMAS
             tasks = None
-        self._tasks = _checked_tasks(tasks)
+        self._tasks = checked_tasks(tasks)
         self._kpt_oks_sigmas = tuple(kpt_oks_sigmas)
-        self._max_dets_per_image = _detection_limits(max_dets_per_image)
+        self._max_dets_per_image = detection_limits(max_dets_per_image)
         self._predictions: list[dict[str, Any]] = []
         if not distributed or comm.is_main_process():
-            self._ground_truth  # noqa: B018  # a missing annotation file should stop the run before it infers
+            self._coco_api  # noqa: B018  # a missing annotation file should stop the run before it infers
 
     @cached_property
+    def _coco_api(self) -> COCO:
+        """The ground truth."""
+        return make_coco(self._load_ground_truth())
+
+    @property
     def _ground_truth(self) -> dict[str, Any]:
         """The data set in COCO's JSON layout."""
+        dataset: dict[str, Any] = self._coco_api.dataset
+        return dataset
+
+    def _load_ground_truth(self) -> dict[str, Any]:
         json_file = getattr(self._metadata, "json_file", None)
         if json_file is None and self._output_dir is None:
             return convert_to_coco_dict(self._dataset_name)
@@ -124,11 +129,6 @@ class COCOEvaluator(DatasetEvaluator):
         return content
 
     @cached_property
-    def _coco_api(self) -> COCO:
-        """The ground truth as pycocotools object, for subclasses."""
-        return make_coco(self._ground_truth)
-
-    @property
     def _do_evaluation(self) -> bool:
         return "annotations" in self._ground_truth
 
@@ -210,7 +210,7 @@ class COCOEvaluator(DatasetEvaluator):
             self._logger.info("'%s' has no annotations: predictions are not scored", self._dataset_name)
             return
         for task in tasks:
-            problem = _why_not_scorable(task, entries, self._ground_truth)
+            problem = why_not_scorable(task, entries, self._ground_truth)
             if problem is None:
                 self._results[task] = self._score(entries, task, img_ids)
             elif self._tasks is None:
@@ -239,38 +239,32 @@ class COCOEvaluator(DatasetEvaluator):
     def _score(
         self, entries: Sequence[Mapping[str, Any]], task: str, img_ids: Collection[int] | None
     ) -> dict[str, float]:
-        scores: CocoScores | None = None
-        if entries:
-            settings = CocoSettings(
-                max_dets=None if task == "keypoints" else self._max_dets_per_image,
-                oks_sigmas=self._kpt_oks_sigmas or None,
-                img_ids=sorted(img_ids) if img_ids is not None else None,
-            )
-            self._check_keypoint_sigmas(entries, task)
-            scores = score_coco(
-                self._ground_truth,
-                entries,
-                task,
-                settings,
-                engine=self._engine,
-                evaluator_class=self._evaluator_class,
-            )
-            self._logger.info("COCO summary for %s:\n%s", task, scores.summary())
-        results = results_of_scores(scores, task, self._metadata.get("thing_classes"))
+        coco_eval = self._match(entries, task, img_ids) if entries else None
+        names = self._metadata.get("thing_classes")
+        results = self._derive_coco_results(coco_eval, task, class_names=names)
         for reason in explain_missing_numbers(results, self._ground_truth, entries, task, img_ids):
             self._logger.warning("%s: %s", task, reason)
         return results
 
-    def _check_keypoint_sigmas(self, entries: Sequence[Mapping[str, Any]], task: str) -> None:
-        if task != "keypoints":
-            return
-        num_keypoints = len(entries[0]["keypoints"]) // 3
-        num_sigmas = len(self._kpt_oks_sigmas) or 17
-        if num_keypoints != num_sigmas:
-            raise UserValueError(
-                f"The model predicts {num_keypoints} keypoints, but there are {num_sigmas} OKS sigmas "
-                "(COCO's own 17 where none are given). Set TEST.KEYPOINT_OKS_SIGMAS to one value per keypoint"
-            )
+    def _match(
+        self, entries: Sequence[Mapping[str, Any]], task: str, img_ids: Collection[int] | None
+    ) -> COCOeval:
+        """Compare result entries with the ground truth; a hook for other ways to match."""
+        return evaluate_predictions_on_coco(
+            self._coco_api,
+            entries,
+            task,
+            kpt_oks_sigmas=self._kpt_oks_sigmas,
+            cocoeval_fn=COCOeval_opt if self._use_fast_impl else COCOeval,
+            img_ids=img_ids,
+            max_dets_per_image=self._max_dets_per_image,
+        )
+
+    def _derive_coco_results(
+        self, coco_eval: COCOeval | None, iou_type: str, class_names: Sequence[str] | None = None
+    ) -> dict[str, float]:
+        """Turn tables and summary into the result mapping of one task; see `derive_results`."""
+        return derive_results(coco_eval, iou_type, class_names)
 
     def _eval_box_proposals(self, predictions: Sequence[Mapping[str, Any]]) -> None:
         """Write the proposals, in the format that precomputed proposals are read from, and score their
@@ -292,46 +286,3 @@ class COCOEvaluator(DatasetEvaluator):
         results = proposal_metrics(predictions, self._ground_truth)
         self._logger.info("Proposal metrics:\n%s", format_metrics_table(results))
         self._results["box_proposals"] = results
-
-
-def _why_not_scorable(
-    task: str, entries: Sequence[Mapping[str, Any]], ground_truth: Mapping[str, Any]
-) -> str | None:
-    """Say which side lacks what a task compares; None when both have it."""
-    key = {"bbox": "bbox", "segm": "segmentation", "keypoints": "keypoints"}[task]
-    if any(key not in entry for entry in entries):
-        return f"the predictions have no '{key}'; does the model have the head for it?"
-    annotations = ground_truth["annotations"]
-    if any(key not in annotation for annotation in annotations):
-        return f"annotations of the ground truth have no '{key}'"
-    if annotations and not any(_is_given(annotation[key]) for annotation in annotations):
-        return f"'{key}' is empty in all annotations of the ground truth"
-    return None
-
-
-def _is_given(value: Any) -> bool:
-    """Whether there is a box, mask or pose, and not an empty list."""
-    return value is not None and len(value) > 0
-
-
-def _checked_tasks(tasks: Iterable[str] | None) -> tuple[str, ...] | None:
-    if tasks is None:
-        return None
-    chosen = (tasks,) if isinstance(tasks, str) else tuple(tasks)
-    unknown = [task for task in chosen if task not in METRICS]
-    if unknown:
-        raise UserValueError(f"tasks should be among {sorted(METRICS)}, got {unknown}")
-    return chosen
-
-
-def _detection_limits(max_dets_per_image: int | Sequence[int] | None) -> list[int]:
-    """Ascending limits: AP is taken at the largest."""
-    if max_dets_per_image is None:
-        return [1, 10, 100]
-    if isinstance(max_dets_per_image, int):
-        limits = [1, min(10, max_dets_per_image), max_dets_per_image]
-    else:
-        limits = list(max_dets_per_image)
-    if not limits or min(limits) < 1:
-        raise UserValueError(f"max_dets_per_image should be at least 1, got {max_dets_per_image}")
-    return sorted(set(limits))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 from pycocotools.cocoeval import COCOeval
 
 from detectron2.evaluation.coco_evaluation.engine import CocoScores
@@ -18,15 +17,6 @@ class COCOevalMaxDets(COCOeval):  # type: ignore[misc]  # pycocotools has no typ
         if self.params.iouType == "keypoints":
             super().summarize()
             return
-        scores = CocoScores(
-            precision=self.eval["precision"],
-            recall=self.eval["recall"],
-            scores=self.eval["scores"],
-            iou_thrs=np.asarray(self.params.iouThrs),
-            cat_ids=list(self.params.catIds),
-            area_labels=list(self.params.areaRngLbl),
-            max_dets=list(self.params.maxDets),
-            iou_type=self.params.iouType,
-        )
-        self.stats = np.nan_to_num(np.asarray(list(scores.metrics().values())), nan=-1.0)
+        scores = CocoScores.of(self)
+        self.stats = scores.stats()
         print(scores.summary())

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from detectron2.evaluation.coco_evaluation.engine import CocoScores
+from detectron2.evaluation.coco_evaluation.engine import mean_of_defined
 from detectron2.evaluation.coco_evaluation.object_sizes import SIZES, annotated_area
 from detectron2.evaluation.tables import format_category_table, format_metrics_table
 from detectron2.utils.user_errors import UserValueError
@@ -22,36 +22,45 @@ METRICS = {
 }
 
 
-def results_of_scores(
-    scores: CocoScores | None, iou_type: str, class_names: Sequence[str] | None
+def derive_results(
+    coco_eval: Any, iou_type: str, class_names: Sequence[str] | None = None
 ) -> dict[str, float]:
     """The result mapping of one task, in percent, and the same as tables in the log.
 
     Args:
-        scores: None when there was nothing to score; every metric is nan then.
+        coco_eval: a `COCOeval` with `stats` and `eval`; None when there was nothing to score, and every
+            metric is nan.
         iou_type: the task.
         class_names: in the order of the model's classes; with more than one, AP per category is added.
     """
-    if scores is None:
-        return dict.fromkeys(METRICS[iou_type], float("nan"))
-    summary = scores.metrics()
-    results = {metric: 100 * summary[metric] for metric in METRICS[iou_type]}
+    names = METRICS[iou_type]
+    if coco_eval is None:
+        return dict.fromkeys(names, float("nan"))
+    results = {name: _percent(value) for name, value in zip(names, coco_eval.stats)}
     logger.info("Evaluation results for %s:\n%s", iou_type, format_metrics_table(results))
     if class_names is None or len(class_names) <= 1:
         return results
-    if len(class_names) != len(scores.cat_ids):
+    precision = np.asarray(coco_eval.eval["precision"])  # (T, R, K, A, M)
+    if len(class_names) != precision.shape[2]:
         raise UserValueError(
-            f"The metadata names {len(class_names)} classes, but the ground truth has {len(scores.cat_ids)} "
+            f"The metadata names {len(class_names)} classes, but the ground truth has {precision.shape[2]} "
             "categories. Both should come from the same data set: check `thing_classes` and the `json_file` "
             "of the metadata"
         )
-    per_category = {name: 100 * scores.category_precision(index) for index, name in enumerate(class_names)}
+    per_category = {
+        name: 100 * mean_of_defined(precision[:, :, index, 0, -1]) for index, name in enumerate(class_names)
+    }
     logger.info("Per-category %s AP:\n%s", iou_type, format_category_table(per_category, "AP"))
     num_absent = sum(np.isnan(ap) for ap in per_category.values())
     if num_absent:
         logger.info("AP is nan for %d categories without an object in the ground truth", num_absent)
     results.update({f"AP-{name}": ap for name, ap in per_category.items()})
     return results
+
+
+def _percent(value: float) -> float:
+    """-1 marks what has no ground truth."""
+    return 100 * float(value) if value >= 0 else float("nan")
 
 
 def explain_missing_numbers(

@@ -34,6 +34,13 @@ STABLE_TORCH_LIBRARY(detectron2, m) {
       "deform_conv_backward(Tensor grad, Tensor input, Tensor offset, Tensor? mask, Tensor weight, "
       "int[] stride, int[] padding, int[] dilation, int groups, int deformable_groups) "
       "-> (Tensor, Tensor, Tensor, Tensor)");
+  m.def(
+      "ms_deform_attn(Tensor value, Tensor spatial_shapes, Tensor level_start_index, "
+      "Tensor sampling_locations, Tensor attention_weights) -> Tensor");
+  m.def(
+      "ms_deform_attn_backward(Tensor grad, Tensor value, Tensor spatial_shapes, "
+      "Tensor level_start_index, Tensor sampling_locations, Tensor attention_weights) "
+      "-> (Tensor, Tensor, Tensor)");
 }
 
 // The module is empty: importing it loads the library, and that registers the operators.

@@ -7,24 +7,62 @@ from torch import nn
 
 from detectron2.config.config.node import CfgNode
 from detectron2.config.model_registry import META_ARCH_REGISTRY as META_ARCH_REGISTRY
+from detectron2.data.build.class_ids import fill_class_counts
 from detectron2.utils.user_errors import UserValueError
+
+_AUTO = "auto"
 
 
 def build_model(cfg: CfgNode) -> nn.Module:
     """Build the model `MODEL.META_ARCHITECTURE` on `MODEL.DEVICE`; weights are not loaded.
 
+    A number of classes that is -1 becomes that of the data sets in the config.
+
     Raises:
         KeyError: no model of this name is registered.
         ValueError: this machine does not have the device.
     """
-    device = _checked_device(cfg.MODEL.DEVICE)
+    device = find_device(cfg.MODEL.DEVICE)
+    cfg = _with_device(fill_class_counts(cfg), device)
     model: nn.Module = META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE)(cfg)
     return model.to(device)
 
 
-def _checked_device(name: str) -> torch.device:
-    """Find out that a device is missing before minutes go into building a model for it."""
-    device = torch.device(name)
+def _with_device(cfg: CfgNode, device: torch.device) -> CfgNode:
+    """A config that names the device, for models that read it; itself where it does."""
+    if cfg.MODEL.DEVICE != _AUTO:
+        return cfg
+    named: CfgNode = cfg.clone()
+    named.defrost()
+    named.MODEL.DEVICE = device.type
+    if cfg.is_frozen():
+        named.freeze()
+    return named
+
+
+def find_device(name: str) -> torch.device:
+    """Look up the device that `MODEL.DEVICE` names, before minutes go into building a model for it.
+
+    Args:
+        name: a device of PyTorch, or "auto" for CUDA where there is a GPU and else the CPU.
+
+    Raises:
+        ValueError: there is no such device, or this machine does not have it.
+    """
+    if name == _AUTO:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UserValueError(
+            f"MODEL.DEVICE is {name!r}, which is no device of PyTorch. Set it to cuda, cuda:1 ..., cpu, or "
+            f"{_AUTO} for CUDA where there is a GPU and else the CPU."
+        ) from error
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise UserValueError(
+            f"MODEL.DEVICE is {name!r}, but PyTorch finds no Metal device here. Set MODEL.DEVICE to {_AUTO}, "
+            "cuda or cpu."
+        )
     if device.type != "cuda":
         return device
     if not torch.cuda.is_available():

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from detectron2.layers.tracing import fixed_size
 from detectron2.structures.boxes import Boxes
 from detectron2.structures.image_list import ImageList
 from detectron2.structures.instances import Instances
@@ -33,7 +34,7 @@ NORMALIZER_MOMENTUM = 0.9
 
 def permute_to_N_HWA_K(tensor: Tensor, K: int) -> Tensor:
     """Bring predictions of a level into the order of its anchors: (N, A*K, Hi, Wi) -> (N, Ri, K)."""
-    if tensor.ndim != 4 or tensor.shape[1] % K:
+    if tensor.ndim != 4 or fixed_size(tensor, 1) % K:
         raise UserValueError(f"expected (N, A * {K}, H, W) predictions, got {tuple(tensor.shape)}")
     return in_anchor_order(tensor, K)
 

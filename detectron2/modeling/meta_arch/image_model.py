@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from detectron2.config.config.node import CfgNode
+from detectron2.layers.tracing import is_tracing
 from detectron2.structures.image_list import ImageList
 from detectron2.structures.instances import Instances
 from detectron2.utils.user_errors import UserValueError
@@ -63,7 +64,7 @@ class ImageModel(nn.Module):
         """
         images = [x["image"].to(self.device, non_blocking=True) for x in batched_inputs]
         for image in images:
-            if image.shape[0] != len(self.pixel_mean):
+            if not is_tracing() and image.shape[0] != len(self.pixel_mean):
                 raise UserValueError(
                     f"Expected (C, H, W) images with {len(self.pixel_mean)} channels as MODEL.PIXEL_MEAN; "
                     f"got an image of shape {tuple(image.shape)}. See INPUT.FORMAT."

@@ -140,7 +140,7 @@ class PanopticFPN(GeneralizedRCNN):
             return instances, logits
         return [
             self._merge(*per_image)
-            for per_image in zip(instances, logits, batched_inputs, images.image_sizes)
+            for per_image in zip(instances, logits.unbind(), batched_inputs, images.image_sizes)
         ]
 
     def _merge(

@@ -94,7 +94,7 @@ class SemanticSegmentor(ImageModel):
             return losses
         return [
             {"sem_seg": sem_seg_postprocess(logits, size, *output_size(x, size))}
-            for logits, x, size in zip(results, batched_inputs, images.image_sizes)
+            for logits, x, size in zip(results.unbind(), batched_inputs, images.image_sizes)
         ]
 
 

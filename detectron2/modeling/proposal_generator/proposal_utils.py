@@ -80,7 +80,7 @@ def select_top_proposals(
             "SOLVER.BASE_LR, lengthen SOLVER.WARMUP_ITERS or set SOLVER.CLIP_GRADIENTS.ENABLED."
         )
     results = []
-    for boxes_of_image, scores_of_image, image_size in zip(boxes, scores, image_sizes):
+    for boxes_of_image, scores_of_image, image_size in zip(boxes.unbind(), scores.unbind(), image_sizes):
         chosen_boxes, chosen_scores = choose_proposals(
             boxes_of_image,
             scores_of_image,

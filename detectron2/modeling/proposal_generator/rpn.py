@@ -313,6 +313,6 @@ class RPN(nn.Module):
     def _decode_proposals(self, anchors: list[Boxes], pred_anchor_deltas: list[Tensor]) -> list[Tensor]:
         """Per level, (N, Ri, B) boxes."""
         return [
-            self.box2box_transform.apply_deltas(deltas, level.tensor.expand(len(deltas), -1, -1))
+            self.box2box_transform.apply_deltas(deltas, level.tensor.expand(deltas.shape[0], -1, -1))
             for level, deltas in zip(anchors, pred_anchor_deltas)
         ]

@@ -23,7 +23,7 @@ from detectron2.utils.user_errors import UserValueError
 
 from ..backbone.backbone import stated
 from ..box_regression import Box2BoxTransform, BoxTransform, dense_box_regression_loss
-from ..inference import class_probabilities
+from ..inference import class_probabilities, split_by_image
 from ..metrics import put_metrics
 from .detections import fast_rcnn_inference as fast_rcnn_inference
 from .detections import fast_rcnn_inference_single_image as fast_rcnn_inference_single_image
@@ -303,14 +303,14 @@ class FastRCNNOutputLayers(nn.Module):
         if boxes.shape[1] == 1:
             gt_classes = torch.zeros_like(gt_classes)
         rows = torch.arange(len(boxes), device=boxes.device)
-        return list(boxes[rows, gt_classes].split([len(p) for p in proposals]))
+        return split_by_image(boxes[rows, gt_classes], proposals)
 
     def predict_boxes(self, predictions: Predictions, proposals: list[Instances]) -> list[Tensor]:
         """Per image, (Ri, Kb * B) refined boxes; arguments as in `inference`."""
         if not proposals:
             return []
         boxes = self._refine(predictions[1], proposals).flatten(1)
-        return list(boxes.split([len(p) for p in proposals]))
+        return split_by_image(boxes, proposals)
 
     def _refine(self, deltas: Tensor, proposals: list[Instances]) -> Tensor:
         """(R, Kb, B) refined boxes."""
@@ -324,7 +324,7 @@ class FastRCNNOutputLayers(nn.Module):
     def predict_probs(self, predictions: Predictions, proposals: list[Instances]) -> list[Tensor]:
         """Per image, (Ri, K + 1) probabilities, background last; arguments as in `inference`."""
         probs = class_probabilities(predictions[0], self.use_sigmoid_ce)
-        return list(probs.split([len(p) for p in proposals]))
+        return split_by_image(probs, proposals)
 
 
 def _concatenated(tensors: list[Tensor], like: Tensor) -> Tensor:

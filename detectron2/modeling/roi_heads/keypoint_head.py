@@ -25,6 +25,7 @@ from detectron2.utils.registry import Registry
 from detectron2.utils.user_errors import UserNotImplementedError, UserValueError
 
 from ..backbone.backbone import stated
+from ..inference import split_by_image
 
 # Training batches so far in which no keypoint was visible.
 _TOTAL_SKIPPED = 0
@@ -89,9 +90,9 @@ def keypoint_rcnn_inference(pred_keypoint_logits: Tensor, pred_instances: list[I
     logits = pred_keypoint_logits.detach().float()
     boxes = torch.cat([x.pred_boxes.tensor for x in pred_instances]).detach()
     x_y_logit_score = heatmaps_to_keypoints(logits, boxes)  # (R, K, 4)
-    counts = [len(x) for x in pred_instances]
-    keypoints = x_y_logit_score[..., [0, 1, 3]].split(counts)
-    for instances, points, heatmaps in zip(pred_instances, keypoints, logits.split(counts)):
+    keypoints = split_by_image(x_y_logit_score[..., [0, 1, 3]], pred_instances)
+    heatmaps_per_image = split_by_image(logits, pred_instances)
+    for instances, points, heatmaps in zip(pred_instances, keypoints, heatmaps_per_image):
         instances.pred_keypoints = points
         instances.pred_keypoint_heatmaps = heatmaps
 

@@ -25,7 +25,7 @@ from detectron2.utils.registry import Registry
 from detectron2.utils.user_errors import UserNotImplementedError, UserValueError
 
 from ..backbone.backbone import stated
-from ..inference import own_class_mask_probabilities, own_class_masks
+from ..inference import own_class_mask_probabilities, own_class_masks, split_by_image
 from ..metrics import put_metrics
 
 ROI_MASK_HEAD_REGISTRY = Registry("ROI_MASK_HEAD")
@@ -76,7 +76,7 @@ def mask_rcnn_inference(pred_mask_logits: Tensor, pred_instances: list[Instances
     probs = own_class_mask_probabilities(
         pred_mask_logits, torch.cat([x.pred_classes for x in pred_instances])
     )
-    for instances, masks in zip(pred_instances, probs.split([len(x) for x in pred_instances])):
+    for instances, masks in zip(pred_instances, split_by_image(probs, pred_instances)):
         instances.pred_masks = masks
 
 

@@ -219,3 +219,14 @@ def test_labels_equal_a_loop_over_pixels(shape: tuple[int, int]) -> None:
     labels = {3: 0, 900: 4, 70000: 255}
     expected = [[labels.get(int(id), 255) for id in row] for row in ids]
     assert draw_labels(ids, labels, "x.png").tolist() == expected
+
+
+def test_classes_without_a_colour_get_one_each() -> None:
+    categories = [{"id": i, "name": f"class {i}", "isthing": i % 2} for i in range(1, 151)]
+    categories[3]["color"] = [10, 20, 30]
+    meta = separated_panoptic_meta(categories)
+    colors = [tuple(color) for color in meta["thing_colors"] + meta["stuff_colors"]]
+    assert len(set(colors)) == 151 and meta["stuff_colors"][2] == [10, 20, 30]
+    distances = np.linalg.norm(np.subtract.outer(colors, colors).diagonal(axis1=1, axis2=3), axis=2)
+    assert (distances + 99 * np.eye(len(colors))).min() > 15
+    assert all(isinstance(channel, int) for color in colors for channel in color)

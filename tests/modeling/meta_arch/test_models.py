@@ -9,9 +9,11 @@ from torch import Tensor, nn
 
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import PanopticFPN, build_model
+from detectron2.modeling.meta_arch.build import find_device
 from detectron2.modeling.meta_arch.semantic_seg import SemSegFPNHead
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
+from detectron2.utils.user_errors import UserValueError
 
 OUTPUTS = {
     "GeneralizedRCNN": {"instances"},
@@ -289,6 +291,21 @@ def test_a_missing_gpu_is_reported_with_the_override_to_use(small_cfg: Callable)
         pytest.skip("there is a GPU")
     with pytest.raises(ValueError, match=r"`MODEL\.DEVICE cpu`"):
         build_model(small_cfg("GeneralizedRCNN", "MODEL.DEVICE", "cuda"))
+
+
+def test_devices_by_name(small_cfg: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    cfg = small_cfg("SemanticSegmentor")
+    cfg.MODEL.DEVICE = "auto"
+    model = make(cfg)
+    assert model.device.type == "cpu" and cfg.MODEL.DEVICE == "auto"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert find_device("auto").type == "cuda"
+    with pytest.raises(UserValueError, match="MODEL.DEVICE is 'mps'.*finds no Metal device.*cpu"):
+        find_device("mps")
+    with pytest.raises(UserValueError, match="MODEL.DEVICE is 'gpu', which is no device of PyTorch.*auto"):
+        find_device("gpu")
 
 
 def test_unknown_architecture_lists_near_matches(small_cfg: Callable) -> None:
