@@ -3,6 +3,7 @@
 from fvcore.common.checkpoint import Checkpointer as Checkpointer
 from fvcore.common.checkpoint import PeriodicCheckpointer as PeriodicCheckpointer
 
+from . import compat_names as compat_names
 from .catalog import ModelCatalog as ModelCatalog
 from .catalog import ModelCatalogHandler as ModelCatalogHandler
 from .detection_checkpoint import DetectionCheckpointer as DetectionCheckpointer

@@ -10,10 +10,10 @@ Environment: with D2_DISABLE_OPS=1 the compiled operators are not loaded, as if 
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import os
 from collections.abc import Callable
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -44,23 +44,29 @@ OPERATORS = (
     "ms_deform_attn_backward",
 )
 
-_LIBRARY = "detectron2._C"
 _DISPATCH_KEYS = {"cpu": "CPU", "cuda": "CUDA"}
 
 _Operator = Callable[..., Any]
 _Function = Callable[..., Any]
 
 
+def library_file() -> Path | None:
+    """Find the compiled operators: a file beside the folder `detectron2/_C`, or None where there is none."""
+    files = (Path(__file__).parents[1] / f"_C{suffix}" for suffix in EXTENSION_SUFFIXES)
+    return next(filter(Path.is_file, files), None)
+
+
 def _load_library() -> str:
     """Register the compiled operators; return why that was not possible, or an empty string."""
     if os.environ.get("D2_DISABLE_OPS", "0") not in ("", "0"):
         return "turned off by D2_DISABLE_OPS"
-    if importlib.util.find_spec(_LIBRARY) is None:
-        return f"{_LIBRARY} is not built; {BUILD_HINT}"
+    path = library_file()
+    if path is None:
+        return f"detectron2._C is not built; {BUILD_HINT}"
     try:
-        importlib.import_module(_LIBRARY)
-    except ImportError as error:
-        return f"{_LIBRARY} is there but does not load ({error}); rebuild it: {BUILD_HINT}"
+        torch.ops.load_library(path)
+    except OSError as error:
+        return f"detectron2._C is there but does not load ({error}); rebuild it: {BUILD_HINT}"
     return ""
 
 

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from detectron2.layers.mask_ops import (
-    _sample_masks,
     pad_masks,
     paste_mask_in_image_old,
     paste_masks_in_image,
+    sample_masks,
     scale_boxes,
 )
 
@@ -75,7 +75,7 @@ def test_a_full_mask_fills_its_box() -> None:
 
 def test_chunks_of_a_device_agree_with_single_boxes() -> None:
     masks, boxes = make_masks(), torch.tensor(BOXES[:4])
-    whole = _sample_masks(masks[:4], boxes, 0, 14, 0, 20) >= 0.5
+    whole = sample_masks(masks[:4], boxes, 0, 14, 0, 20) >= 0.5
     assert torch.equal(whole, paste_masks_in_image(masks[:4], boxes, (14, 20)))
 
 

@@ -109,7 +109,7 @@ def _read_orientation(image: Image.Image) -> int | None:
     return orientation
 
 
-def _make_upright(image: Image.Image) -> Image.Image:
+def make_upright(image: Image.Image) -> Image.Image:
     """Undo the orientation that the camera noted."""
     orientation = _read_orientation(image)
     return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
@@ -131,7 +131,7 @@ def read_image(file_name: str, format: str | None = None) -> np.ndarray:
     """
     with _errors_with_name(file_name), PathManager.open(file_name, "rb") as file:
         image: Any = Image.open(file)
-        return convert_PIL_to_numpy(_make_upright(image), format)
+        return convert_PIL_to_numpy(make_upright(image), format)
 
 
 @contextlib.contextmanager
