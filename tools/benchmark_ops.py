@@ -28,7 +28,6 @@ from torch.nn import functional as F
 
 from detectron2.layers import (
     batched_nms,
-    deform_conv,
     extension,
     mask_ops,
     modulated_deform_conv,
@@ -39,6 +38,7 @@ from detectron2.layers import (
     roi_align,
     roi_align_rotated,
 )
+from detectron2.layers.deform_conv import deform_conv
 from detectron2.utils.user_errors import exit_on_user_error
 
 IMAGE_SIZE = (800, 1216)

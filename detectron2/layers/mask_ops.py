@@ -61,7 +61,7 @@ def _trace_paste(
         image_shape = shapes_to_tensor(image_shape)
     if has_operator:
         return _paste_by_operator(masks, boxes, image_shape, float(threshold))
-    pasted = _sample_masks(masks, boxes, 0, image_shape[0], 0, image_shape[1])
+    pasted = sample_masks(masks, boxes, 0, image_shape[0], 0, image_shape[1])
     return _binarize(pasted, threshold)
 
 
@@ -171,13 +171,13 @@ def _paste_masks_reference(masks: Tensor, boxes: Tensor, height: int, width: int
         windows = _windows(boxes, masks.shape[1], height, width)
         for mask, box, (y0, y1, x0, x1), image in zip(masks, boxes, windows, images):
             if y0 < y1 and x0 < x1:
-                pasted = _sample_masks(mask[None], box[None], y0, y1, x0, x1)[0]
+                pasted = sample_masks(mask[None], box[None], y0, y1, x0, x1)[0]
                 image[y0:y1, x0:x1] = _binarize(pasted, threshold)
         return images
     num_chunks = math.ceil(len(masks) * height * width * BYTES_PER_FLOAT / GPU_MEM_LIMIT)
     for chunk in torch.arange(len(masks), device=masks.device).chunk(max(num_chunks, 1)):
         if len(chunk):
-            pasted = _sample_masks(masks[chunk], boxes[chunk], 0, height, 0, width)
+            pasted = sample_masks(masks[chunk], boxes[chunk], 0, height, 0, width)
             images[chunk] = _binarize(pasted, threshold)
     return images
 
@@ -199,7 +199,7 @@ def _windows(boxes: Tensor, mask_size: int, height: int, width: int) -> list[lis
     return torch.stack(edges, dim=1).long().tolist()
 
 
-def _sample_masks(masks: Tensor, boxes: Tensor, y0: int, y1: int, x0: int, x1: int) -> Tensor:
+def sample_masks(masks: Tensor, boxes: Tensor, y0: int, y1: int, x0: int, x1: int) -> Tensor:
     """(R, M, M) masks and their boxes -> (R, y1 - y0, x1 - x0) values at pixel centres, 0 outside the box."""
     left, top, right, bottom = boxes.unsqueeze(-1).unbind(dim=1)  # each (R, 1)
     y = torch.arange(y0, y1, device=masks.device, dtype=boxes.dtype) + 0.5

@@ -13,11 +13,11 @@ from torch import Tensor
 from detectron2.layers import extension
 from detectron2.layers.mask_ops import (
     _run_length_code,
-    _sample_masks,
     pad_masks,
     paste_mask_in_image_old,
     paste_masks_in_image,
     paste_masks_to_rle,
+    sample_masks,
     scale_boxes,
 )
 
@@ -79,7 +79,7 @@ def test_a_full_mask_fills_its_box() -> None:
 
 def test_chunks_of_a_device_agree_with_single_boxes() -> None:
     masks, boxes = make_masks(), torch.tensor(BOXES[:4])
-    whole = _sample_masks(masks[:4], boxes, 0, 14, 0, 20) >= 0.5
+    whole = sample_masks(masks[:4], boxes, 0, 14, 0, 20) >= 0.5
     assert torch.equal(whole, paste_masks_in_image(masks[:4], boxes, (14, 20)))
 
 
