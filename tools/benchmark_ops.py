@@ -3,7 +3,8 @@
 
 Multi-scale deformable attention is also timed as projects without the operator compute it, by grid_sample.
 Contenders take turns, so that a busy moment of the machine hits all of them. What is shown are medians, or
-with --shortest the shortest times, which say more where other programs run.
+with --shortest the shortest times, which say more where other programs run; with --threads 1 on the CPU it is
+the time of the process.
 
     python tools/benchmark_ops.py                      # on the CPU, with all threads
     python tools/benchmark_ops.py --device cuda
@@ -218,13 +219,15 @@ def both_passes(
 
 
 def seconds(work: Work, device: torch.device) -> float:
+    # Of one thread its own time, which other programs do not lengthen by taking turns with it.
+    clock = time.process_time if device.type == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    start = time.perf_counter()
+    start = clock()
     work()
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    return time.perf_counter() - start
+    return clock() - start
 
 
 def time_task(
