@@ -51,7 +51,7 @@ _TURNED_OFF = "turned off by D2_DISABLE_OPS"
 _DISPATCH_KEYS = {"cpu": "CPU", "cuda": "CUDA"}
 
 # Operators whose plain PyTorch form torch.jit.trace can follow.
-_TRACEABLE = ("paste_masks",)
+_TRACEABLE = ("ms_deform_attn", "paste_masks")
 # Device types of which a warning was given.
 _WARNED: set[str] = set()
 
