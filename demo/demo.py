@@ -125,12 +125,14 @@ def _read_cfg(args: argparse.Namespace) -> tuple[CfgNode, Metadata | None]:
     return load_run(weights, args.opts)
 
 
-def run_on_pictures(demo: VisualizationDemo, outputs: dict[str, str | None]) -> list[str]:
+def run_on_pictures(
+    demo: VisualizationDemo, outputs: dict[str, str | None], value_range: list[float] | None = None
+) -> list[str]:
     """Predict on pictures one by one; return those that could not be read."""
     broken = []
     for path, target in tqdm.tqdm(outputs.items(), unit="picture", disable=not outputs):
         try:
-            image = read_image(path, format="BGR")
+            image = read_image(path, format="BGR", value_range=value_range)
         except (OSError, ValueError) as error:
             logger.error("Skipped %s: %s", path, error)
             broken.append(path)
@@ -220,7 +222,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if pictures:
         demo = VisualizationDemo(cfg, parallel=args.parallel, metadata=metadata, color_by=args.color_by)
         with logging_redirect_tqdm([logging.getLogger("detectron2")]):
-            skipped += run_on_pictures(demo, outputs)
+            skipped += run_on_pictures(demo, outputs, cfg.INPUT.VALUE_RANGE)
     num_asked = len(pictures) + len(skipped) - sum(path in outputs for path in skipped)
     if skipped:
         logger.error("%d of %d inputs were skipped: %s", len(skipped), num_asked, ", ".join(skipped))

@@ -88,7 +88,7 @@ def draw_annotations(
     metadata = MetadataCatalog.get(cfg.DATASETS.TRAIN[0])
     for record in itertools.chain.from_iterable(DatasetCatalog.get(name) for name in cfg.DATASETS.TRAIN):
         try:
-            picture = read_image(record["file_name"], format="RGB")
+            picture = read_image(record["file_name"], format="RGB", value_range=cfg.INPUT.VALUE_RANGE)
         except (OSError, ValueError) as error:
             logger.error("Skipped %s: %s", record["file_name"], error)
             continue

@@ -69,6 +69,7 @@ def test_what_the_loader_makes_is_drawn(repo_root: Path, dataset: str, tmp_path:
     (tmp_path / "picture2.jpg").write_bytes((tmp_path / "picture1.jpg").read_bytes())
     options: list[Any] = ["DATASETS.TRAIN", f"('{dataset}',)", "DATALOADER.NUM_WORKERS", "0"]
     options += ["SOLVER.IMS_PER_BATCH", "1", "INPUT.MIN_SIZE_TRAIN", "(64,)", "MODEL.MASK_ON", "True"]
+    options += ["MODEL.ROI_HEADS.NUM_CLASSES", "-1"]
     tool.main(["--source", "dataloader", "--output-dir", str(out), "--num-images", "2", *options])
     assert len(list(out.iterdir())) == 2
 

@@ -1,8 +1,8 @@
 """Readers of data set formats, and the built-in data sets."""
 
 from . import builtin as builtin
+from .coco.label_maps import load_sem_seg as load_sem_seg
 from .coco.reader import load_coco_json as load_coco_json
-from .coco.reader import load_sem_seg as load_sem_seg
 from .coco.reader import register_coco_instances as register_coco_instances
 from .coco_panoptic import load_coco_panoptic_json as load_coco_panoptic_json
 from .coco_panoptic import register_coco_panoptic as register_coco_panoptic

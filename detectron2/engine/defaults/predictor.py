@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from detectron2.checkpoint.class_names import describe_difference, learned_classes
 from detectron2.checkpoint.detection_checkpoint import DetectionCheckpointer
 from detectron2.config.config.node import CfgNode
 from detectron2.data.catalog import MetadataCatalog
@@ -20,6 +22,8 @@ from detectron2.utils.env import setup_environment
 from detectron2.utils.user_errors import UserValueError
 
 __all__ = ["DefaultPredictor"]
+
+logger = logging.getLogger(__name__)
 
 
 class DefaultPredictor:
@@ -61,6 +65,7 @@ class DefaultPredictor:
         if cfg.DATASETS.TEST:
             self.metadata = MetadataCatalog.get(cfg.DATASETS.TEST[0])
         DetectionCheckpointer(self.model).load(cfg.MODEL.WEIGHTS)
+        self._warn_of_other_classes()
         self.aug = ResizeShortestEdge(
             [cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MIN_SIZE_TEST], cfg.INPUT.MAX_SIZE_TEST
         )
@@ -108,6 +113,21 @@ class DefaultPredictor:
             inputs = {"image": image, "height": height, "width": width}
             output: dict[str, Any] = self.model([inputs])[0]
         return output
+
+    def _warn_of_other_classes(self) -> None:
+        learned = learned_classes(self.model)
+        if not learned or not self.cfg.DATASETS.TEST:
+            return
+        for kind, names in learned.items():
+            difference = describe_difference(names, self.metadata.get(kind) or names)
+            if difference:
+                logger.warning(
+                    "The %s of DATASETS.TEST[0] are not those of %s: %s. Name predictions by the"
+                    " checkpoint's, as `DefaultPredictor.from_checkpoint` does.",
+                    kind,
+                    self.cfg.MODEL.WEIGHTS,
+                    difference,
+                )
 
     def _to_model_input(self, original_image: np.ndarray) -> Tensor:
         """(H, W, 3) BGR -> (3, H', W') float32 in the model's channel order and test size."""
