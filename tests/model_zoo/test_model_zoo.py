@@ -46,7 +46,7 @@ def zoo(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> SimpleNamespace:
     (configs / "bare.py").write_text("model = None\n")
     published: dict[str, dict[str, str]] = {}
     monkeypatch.setattr(module, "_CONFIG_ROOTS", (configs,))
-    monkeypatch.setattr(module, "_published", lambda: published)
+    monkeypatch.setattr(module, "published", lambda: published)
     monkeypatch.setenv("DETECTRON2_MODELS", str(tmp_path / "files"))
     return SimpleNamespace(published=published, files=tmp_path / "files")
 
