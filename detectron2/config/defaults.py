@@ -349,6 +349,9 @@ _INPUT = {
     },
     # Channel order that the model gets: a mode of Pillow, "BGR" or "YUV-BT.601".
     "FORMAT": "BGR",
+    # Pixel values that become 0 and 255, for files of 16 bits or floating point numbers, as [0, 65535]. Empty
+    # refuses files whose values do not fit into 8 bits.
+    "VALUE_RANGE": [],
     # How the mapper hands on masks: "polygon" or "bitmask".
     "MASK_FORMAT": "polygon",
 }

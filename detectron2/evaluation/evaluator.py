@@ -213,27 +213,38 @@ def inference_on_dataset(
             stack.enter_context(inference_context(model))
         stack.enter_context(torch.no_grad())
         call("on_start")
-        mark = time.perf_counter()
-        for inputs in data_loader:
-            loaded = time.perf_counter()
-            call("before_inference")
-            outputs = model(inputs)
-            call("after_inference")
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()  # without it the evaluator would be charged for the model's kernels
-            computed = time.perf_counter()
-            evaluator.process(inputs, outputs)
-            done = time.perf_counter()
-            times.add(data=loaded - mark, compute=computed - loaded, eval=done - computed)
-            mark = done
-            if times.is_report_due():
-                logger.info(times.progress_line())
+        _run_batches(model, data_loader, evaluator, call, times)
         call("on_end")
 
     logger.info(times.closing_line(time.perf_counter() - started, num_devices))
     if not times.num_done:
         logger.warning("The data loader gave no batch: there is nothing to evaluate")
     return evaluator.evaluate() or {}
+
+
+def _run_batches(
+    model: Callable[[Any], Any],
+    data_loader: Iterable[Any],
+    evaluator: DatasetEvaluator,
+    call: Callable[[str], None],
+    times: _StageTimes,
+) -> None:
+    """Run the model on every batch and hand its outputs to the evaluator; `call` runs a callback by name."""
+    mark = time.perf_counter()
+    for inputs in data_loader:
+        loaded = time.perf_counter()
+        call("before_inference")
+        outputs = model(inputs)
+        call("after_inference")
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()  # without it the evaluator would be charged for the model's kernels
+        computed = time.perf_counter()
+        evaluator.process(inputs, outputs)
+        done = time.perf_counter()
+        times.add(data=loaded - mark, compute=computed - loaded, eval=done - computed)
+        mark = done
+        if times.is_report_due():
+            logger.info(times.progress_line())
 
 
 @contextmanager
@@ -244,8 +255,6 @@ def inference_context(model: nn.Module) -> Iterator[None]:
     try:
         yield
     finally:
-        for (
-            module,
-            was_training,
-        ) in modes:  # one by one: a training model may hold frozen parts in evaluation mode
+        # One by one: a training model may hold frozen parts in evaluation mode.
+        for module, was_training in modes:
             module.training = was_training

@@ -140,7 +140,9 @@ class DefaultPredictor:
 def _check_image(image: Any) -> None:
     if isinstance(image, np.ndarray) and image.ndim == 3 and image.shape[2] == 3 and image.size:
         return
-    what = f"an array of shape {image.shape}" if isinstance(image, np.ndarray) else repr(image)
+    what = "None" if image is None else f"a {type(image).__name__}"
+    if isinstance(image, (np.ndarray, Tensor)):
+        what += f" of shape {tuple(image.shape)} and type {image.dtype}"
     raise UserValueError(
         f"DefaultPredictor takes one colour image as a non-empty (H, W, 3) array in BGR order, got {what}. "
         "If it was read by cv2.imread, None means that the file is missing or broken."

@@ -21,7 +21,7 @@ from detectron2.data.catalog import Metadata, MetadataCatalog
 from detectron2.data.class_names import find_class_names
 from detectron2.utils.user_errors import UserValueError
 
-__all__ = ["describe_run", "load_run"]
+__all__ = ["describe_run", "load_metadata", "load_run"]
 
 logger = logging.getLogger(__name__)
 
@@ -113,6 +113,20 @@ def load_run(path: str, opts: Sequence[Any] = ()) -> tuple[CfgNode, Metadata]:
         cfg.MODEL.DEVICE = "cpu"
     cfg.merge_from_list(list(opts))
     return cfg, _to_metadata(notes.get("metadata"))
+
+
+def load_metadata(path: str) -> Metadata | None:
+    """Read the names and colours of classes that a checkpoint carries; None where it carries no names.
+
+    Args:
+        path: a file or address.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged.
+    """
+    metadata = _to_metadata(read_notes(path).get("metadata"))
+    return metadata if metadata.get("thing_classes") or metadata.get("stuff_classes") else None
 
 
 def _to_metadata(values: Any) -> Metadata:
