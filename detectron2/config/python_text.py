@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +13,8 @@ from detectron2.config.instantiate import dotted_path
 __all__ = ["as_python"]
 
 _MAX_LINE = 88
+_MAX_LINE_OF_TEXT = 110
+"""A text, which formatters do not break, is broken where its line would be longer."""
 _INDENT = "    "
 
 
@@ -62,6 +66,10 @@ def _draw(value: Any) -> str | _Bracketed:
         return _Bracketed("[", tuple(("", _draw(item)) for item in value), "]")
     if isinstance(value, tuple):
         return _Bracketed("(", tuple(("", _draw(item)) for item in value), ",)" if len(value) == 1 else ")")
+    if isinstance(value, functools.partial):
+        entries = [("", _draw(item)) for item in (value.func, *value.args)]
+        entries += [(f"{name}=", _draw(item)) for name, item in value.keywords.items()]
+        return _Bracketed("functools.partial(", tuple(entries), ")")
     if callable(value) and hasattr(value, "__qualname__") and hasattr(value, "__module__"):
         return dotted_path(value)
     return _quote(value)
@@ -89,7 +97,9 @@ def _join(drawn: str | _Bracketed) -> str:
 def _layout(lead: str, drawn: str | _Bracketed, tail: str, indent: str) -> list[str]:
     """Lines of one expression: a single one if it fits, else entries in lines of their own, deeper."""
     line = indent + lead + _join(drawn) + tail
-    if isinstance(drawn, str) or not drawn.entries or len(line) <= _MAX_LINE:
+    if isinstance(drawn, str):
+        return [line] if len(line) <= _MAX_LINE else _layout_text(lead, drawn, tail, indent)
+    if not drawn.entries or len(line) <= _MAX_LINE:
         return [line]
     inner = indent + _INDENT
     body = ", ".join(lead + _join(entry) for lead, entry in drawn.entries)
@@ -104,3 +114,18 @@ def _layout(lead: str, drawn: str | _Bracketed, tail: str, indent: str) -> list[
         for entry_lead, entry in drawn.entries:
             lines += _layout(entry_lead, entry, ",", inner)
     return [*lines, indent + drawn.closing.lstrip(",") + tail]
+
+
+def _layout_text(lead: str, drawn: str, tail: str, indent: str) -> list[str]:
+    """Lines of a value without brackets; a text that is too long becomes several, which Python joins."""
+    line, inner = indent + lead + drawn + tail, indent + _INDENT
+    if drawn[0] not in "\"'":
+        return [line]
+    if lead.endswith(" = ") and len(inner + drawn) <= _MAX_LINE:
+        return [f"{indent}{lead}(", inner + drawn, f"{indent}){tail}"]
+    if len(line) <= _MAX_LINE_OF_TEXT:
+        return [line]
+    text: str = ast.literal_eval(drawn)
+    width = max(_MAX_LINE - len(inner) - 2, 20)
+    pieces = [_quote(text[start : start + width]) for start in range(0, len(text), width)]
+    return [f"{indent}{lead}(", *(inner + piece for piece in pieces), f"{indent}){tail}"]

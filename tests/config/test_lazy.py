@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import functools
 import logging
 import sys
 from pathlib import Path
@@ -359,6 +360,24 @@ cfg.m = fractions.Fraction(
     assert LazyConfig.to_py(cfg) == expected
     assert LazyConfig.to_py(cfg, prefix="").startswith("a.b = 1\n")
     ast.parse(expected)
+
+
+def test_to_py_breaks_long_texts() -> None:
+    fits, long = "a" * 80, "https://host/" + "b" * 200
+    cfg = DictConfig(
+        {"a_name": fits, "b": long, "c": LazyCall("os.path.join")(path=[long, "x"]), "d": 1},
+        flags={"allow_objects": True},
+    )
+    text = LazyConfig.to_py(cfg)
+    assert text.startswith(f'cfg.a_name = (\n    "{fits}"\n)\ncfg.b = (\n    "https')
+    assert max(map(len, text.splitlines())) <= 88
+    values = [ast.unparse(assignment.value) for assignment in ast.parse(text).body]
+    assert values == [repr(fits), repr(long), f"os.path.join(path=[{long!r}, 'x'])", "1"]
+
+
+def test_to_py_draws_partial_calls() -> None:
+    cfg = DictConfig({"norm": functools.partial(torch.nn.LayerNorm, eps=1e-6)}, flags={"allow_objects": True})
+    assert LazyConfig.to_py(cfg) == "cfg.norm = functools.partial(torch.nn.LayerNorm, eps=1e-06)\n"
 
 
 def test_to_py_keeps_lines_short_whatever_is_nested() -> None:

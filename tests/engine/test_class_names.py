@@ -14,7 +14,7 @@ from detectron2 import model_zoo
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
-from detectron2.engine.defaults import describe_run
+from detectron2.engine.defaults import DefaultPredictor, describe_run
 from detectron2.engine.defaults.evaluation_checks import check_test_sets
 from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators, inference_on_dataset
 from detectron2.modeling import build_model
@@ -192,3 +192,16 @@ def test_training_sets_that_disagree_leave_classes_unknown(
     DetectionCheckpointer(model).load(path)
     assert evaluate(model, second) == {"scored": True}
     check_test_sets(cfg, has_own_evaluators=False)
+
+
+def test_a_predictor_says_that_the_data_set_names_classes_otherwise(
+    tmp_path: Path, register: Callable[..., str], caplog: pytest.LogCaptureFixture
+) -> None:
+    trained, turned = register(ABC), register(ABC[::-1])
+    path, _ = save(small_cfg(trained, trained), tmp_path)
+    for test, warns in ((trained, False), (turned, True)):
+        caplog.clear()
+        cfg = small_cfg(trained, test)
+        cfg.MODEL.WEIGHTS = path
+        DefaultPredictor(cfg)
+        assert any("another order, class 0 is 'cat'" in message for message in caplog.messages) is warns

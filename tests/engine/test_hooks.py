@@ -113,8 +113,8 @@ def test_a_line_a_second_shows_that_a_run_has_begun(
         run([Advance(), hooks.PeriodicWriter([], period=6)], 0, 20)
     lines = [message for message in caplog.messages if "first report" in message]
     assert lines == [
-        "Step 2 is done; the first report comes in 4 steps",
-        "Step 4 is done; the first report comes in 2 steps",
+        "Step 2 is done; the first report follows step 6",
+        "Step 4 is done; the first report follows step 6",
     ]
 
 

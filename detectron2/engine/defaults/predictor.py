@@ -122,8 +122,7 @@ class DefaultPredictor:
             difference = describe_difference(names, self.metadata.get(kind) or names)
             if difference:
                 logger.warning(
-                    "The %s of DATASETS.TEST[0] are not those of %s: %s. Name predictions by the"
-                    " checkpoint's, as `DefaultPredictor.from_checkpoint` does.",
+                    "The %s of DATASETS.TEST[0] are not those of %s, by which predictions are numbered: %s.",
                     kind,
                     self.cfg.MODEL.WEIGHTS,
                     difference,

@@ -55,9 +55,8 @@ class PeriodicWriter(HookBase):
         if now - self._last_line < _SECONDS_BETWEEN_LINES:
             return
         self._last_line = now
-        steps = self._period - next_iter % self._period
-        steps = min(steps, self.trainer.max_iter - next_iter)
-        logger.info("Step %d is done; the first report comes in %d steps", next_iter, steps)
+        report = min(next_iter + self._period - next_iter % self._period, self.trainer.max_iter)
+        logger.info("Step %d is done; the first report follows step %d", next_iter, report)
 
     def _write(self) -> None:
         self._has_written = True
