@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from detectron2.config.config.node import CfgNode
-from detectron2.layers.tracing import is_tracing
+from detectron2.layers.tracing import is_tracing, move_device_like
 from detectron2.structures.image_list import ImageList
 from detectron2.structures.instances import Instances
 from detectron2.utils.user_errors import UserValueError
@@ -62,9 +62,13 @@ class ImageModel(nn.Module):
             batched_inputs: per image, a dict with `image`, (C, H, W) in the channel order of `INPUT.FORMAT`,
                 values in [0, 255], any dtype.
         """
+        if is_tracing():
+            # A checked image, on a device that is not that of the example for ever.
+            moved = [move_device_like(x["image"], self.pixel_mean) for x in batched_inputs]
+            return self._batch([self.normalize(image) for image in moved], pad_value=0.0)
         images = [x["image"].to(self.device, non_blocking=True) for x in batched_inputs]
         for image in images:
-            if not is_tracing() and image.shape[0] != len(self.pixel_mean):
+            if image.shape[0] != len(self.pixel_mean):
                 raise UserValueError(
                     f"Expected (C, H, W) images with {len(self.pixel_mean)} channels as MODEL.PIXEL_MEAN; "
                     f"got an image of shape {tuple(image.shape)}. See INPUT.FORMAT."
