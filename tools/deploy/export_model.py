@@ -104,7 +104,7 @@ def sample_image(path: str | None, cfg: Any) -> Tensor | None:
     if path is None:
         return None
     resize = ResizeShortestEdge(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
-    picture = AugInput(read_image(path, format=cfg.INPUT.FORMAT))
+    picture = AugInput(read_image(path, format=cfg.INPUT.FORMAT, value_range=cfg.INPUT.VALUE_RANGE))
     resize(picture)
     return torch.as_tensor(np.ascontiguousarray(picture.image.transpose(2, 0, 1)), dtype=torch.float32)
 
