@@ -22,6 +22,7 @@ from .class_rows import Classes, move_rows
 from .load_report import describe_differences, describe_load
 from .notes import NOTES_KEY, versions
 from .placing import as_tensors, describe_no_match, find_aliases, find_places, is_obsolete
+from .published_weights import advise_on_missing
 from .reading import CheckpointFileError, read_checkpoint_file
 from .vetting import Exchange, refuse_unusable
 
@@ -207,7 +208,8 @@ class DetectionCheckpointer(Checkpointer):  # type: ignore[misc]  # fvcore has n
         is_here = os.path.isfile(path)
         everywhere = comm.all_gather(is_here)
         if not any(everywhere):
-            raise UserFileNotFoundError(f"there is no checkpoint {address}{self._advise_on(address)}")
+            advice = self._advise_on(address) or advise_on_missing(address)
+            raise UserFileNotFoundError(f"there is no checkpoint {address}{advice}")
         if not all(everywhere):
             source = everywhere.index(True)
             logger.warning("Not every process can read %s: it is sent over from process %d", address, source)
