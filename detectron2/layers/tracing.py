@@ -2,7 +2,8 @@
 
 Sizes of tensors are 0-d tensors then, and stay variables of the traced program as long as Python does not
 look at them: `len`, `int`, `min`, a comparison or a loop over a range turns them into constants of the
-example, and the program is wrong for other sizes.
+example, and the program is wrong for other sizes. Devices are constants, too, unless they come from a tensor
+by `move_device_like`.
 """
 
 from __future__ import annotations
@@ -38,11 +39,6 @@ def fixed_size(x: Tensor, dim: int) -> int:
         return int(x.shape[dim])
 
 
-def constant_like(values: Sequence[float], like: Tensor) -> Tensor:
-    """Make a 1-D tensor of numbers that depend on no input, with the dtype and device of another."""
-    return constant(values, like.dtype, like.device)
-
-
 def constant(
     values: Sequence[float], dtype: torch.dtype | None = None, device: torch.device | None = None
 ) -> Tensor:
@@ -73,3 +69,23 @@ def script_in_traces(function: Callable[_Arguments, _Result]) -> Callable[_Argum
         return result
 
     return run
+
+
+@script_in_traces
+def move_device_like(src: Tensor, dst: Tensor) -> Tensor:
+    """Return `src` on the device of `dst`, which may be another one when a traced program runs."""
+    return src.to(dst.device)
+
+
+def constant_like(values: Sequence[float], like: Tensor) -> Tensor:
+    """Make a 1-D tensor of numbers that depend on no input, with the dtype and device of another."""
+    if not is_tracing():
+        return constant(values, like.dtype, like.device)
+    return move_device_like(constant(values, like.dtype), like)
+
+
+def arange_like(size: int, like: Tensor, dtype: torch.dtype = torch.int64) -> Tensor:
+    """Make the tensor 0, 1, ... size - 1 on the device of another."""
+    if not is_tracing():
+        return torch.arange(size, device=like.device, dtype=dtype)
+    return move_device_like(torch.arange(size, dtype=dtype), like)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .tracing import constant
+from .tracing import move_device_like as move_device_like
 
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
@@ -126,8 +127,3 @@ def nonzero_tuple(x: Tensor) -> tuple[Tensor, ...]:
     """Return one int64 index tensor per dimension; a 0-d tensor counts as one-dimensional."""
     at_least_1d: Tensor = torch.atleast_1d(x)
     return at_least_1d.nonzero(as_tuple=True)
-
-
-def move_device_like(src: Tensor, dst: Tensor) -> Tensor:
-    """Return `src` on the device of `dst`."""
-    return src.to(dst.device)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from detectron2.config.config.construction import configurable
 from detectron2.config.config.node import CfgNode
 from detectron2.layers.shape_spec import ShapeSpec
+from detectron2.layers.tracing import arange_like
 from detectron2.structures.boxes import Boxes
 from detectron2.structures.rotated_boxes import RotatedBoxes
 from detectron2.utils.registry import Registry
@@ -64,8 +65,8 @@ def _broadcast_params(params: PerLevel, num_features: int, name: str) -> list[li
 
 def location_grid(size: Sequence[int], stride: int, offset: float, like: Tensor) -> Tensor:
     """(Hi * Wi, 2) x and y of the locations of a feature map, row by row."""
-    x = (torch.arange(size[1], device=like.device, dtype=torch.float32) + offset) * stride
-    y = (torch.arange(size[0], device=like.device, dtype=torch.float32) + offset) * stride
+    x = (arange_like(size[1], like, torch.float32) + offset) * stride
+    y = (arange_like(size[0], like, torch.float32) + offset) * stride
     grid_y, grid_x = torch.meshgrid(y, x, indexing="ij")
     return torch.stack((grid_x.flatten(), grid_y.flatten()), dim=1)
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from detectron2.layers.tracing import fixed_size
+from detectron2.layers.tracing import arange_like, fixed_size
 from detectron2.layers.wrappers import smaller_size
 from detectron2.structures.instances import Instances
 
@@ -117,7 +117,7 @@ def top_per_level(
         best, rows = logits_of_level.topk(count, dim=1)
         boxes.append(boxes_of_level.gather(1, rows[..., None].expand(-1, -1, boxes_of_level.shape[2])))
         scores.append(best)
-        levels.append(torch.full((count,), level, dtype=torch.int64, device=best.device))
+        levels.append(rows.new_full((count,), level))
     return torch.cat(boxes, dim=1), torch.cat(scores, dim=1), torch.cat(levels)
 
 
@@ -283,7 +283,7 @@ def own_class_masks(logits: Tensor, classes: Tensor) -> Tensor:
     """
     if fixed_size(logits, 1) == 1:
         return logits[:, 0]
-    rows = torch.arange(logits.shape[0], device=logits.device)
+    rows = arange_like(logits.shape[0], logits)
     return logits[rows, classes]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -246,6 +247,17 @@ def test_tracing_a_detector_warns_of_nothing() -> None:
         torch.jit.trace(adapter, (make_image(TRACED_SIZE),), check_trace=False)
     unwanted = [str(w.message) for w in caught if not str(w.message).startswith("`torch.jit.trace")]
     assert unwanted == []
+
+
+@pytest.mark.parametrize("name", ["mask_rcnn", "keypoint_rcnn", "cascade_mask_rcnn", "retinanet"])
+def test_a_traced_detector_may_be_moved_to_another_device(name: str) -> None:
+    """Where a device is written into the program, what is made there moves on to that of an input."""
+    adapter = TracingAdapter(make_model(name), make_image(TRACED_SIZE), in_larger_frame)
+    traced = torch.jit.trace(adapter, (make_image(TRACED_SIZE),), check_trace=False)
+    lines = str(traced.inlined_graph).splitlines()
+    devices = [line.split(" : ")[0].strip() for line in lines if ": Device = prim::Constant" in line]
+    users = [line for line in lines if any(re.search(f"[ (,]{re.escape(d)}[,)]", line) for d in devices)]
+    assert users and all("detectron2/layers/tracing.py" in line for line in users), users
 
 
 def test_keypoint_head_with_other_numbers_of_boxes() -> None:

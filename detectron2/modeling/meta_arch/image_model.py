@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from detectron2.config.config.node import CfgNode
-from detectron2.layers.tracing import is_tracing
+from detectron2.layers.tracing import is_tracing, move_device_like
 from detectron2.structures.image_list import ImageList
 from detectron2.structures.instances import Instances
 from detectron2.utils.user_errors import UserValueError
@@ -72,6 +72,8 @@ class ImageModel(nn.Module):
         return self._batch([self.normalize(image) for image in images], pad_value=0.0)
 
     def _move_to_current_device(self, x: Tensor) -> Tensor:
+        if is_tracing():
+            return move_device_like(x, self.pixel_mean)
         return x.to(self.device, non_blocking=True)
 
     def normalize(self, image: Tensor) -> Tensor:

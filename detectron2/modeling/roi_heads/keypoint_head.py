@@ -90,7 +90,9 @@ def keypoint_rcnn_inference(pred_keypoint_logits: Tensor, pred_instances: list[I
     logits = pred_keypoint_logits.detach().float()
     boxes = torch.cat([x.pred_boxes.tensor for x in pred_instances]).detach()
     x_y_logit_score = heatmaps_to_keypoints(logits, boxes)  # (R, K, 4)
-    keypoints = split_by_image(x_y_logit_score[..., [0, 1, 3]], pred_instances)
+    keypoints = split_by_image(
+        torch.cat((x_y_logit_score[..., :2], x_y_logit_score[..., 3:]), dim=2), pred_instances
+    )
     heatmaps_per_image = split_by_image(logits, pred_instances)
     for instances, points, heatmaps in zip(pred_instances, keypoints, heatmaps_per_image):
         instances.pred_keypoints = points
