@@ -450,6 +450,9 @@ _TEST = {
     "KEYPOINT_OKS_SIGMAS": [],
     # Of all classes together; the best-scoring ones are kept.
     "DETECTIONS_PER_IMAGE": 100,
+    # Refuse to evaluate a checkpoint whose classes have other names, or another order, than those of the
+    # data set.
+    "CHECK_CLASS_NAMES": True,
     # Test-time augmentation: predictions at several sizes and mirrored are merged.
     "AUG": {
         "ENABLED": False,

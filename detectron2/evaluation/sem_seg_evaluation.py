@@ -89,6 +89,12 @@ class SemSegEvaluator(DatasetEvaluator):
             record["file_name"]: {key: record[key] for key in _GROUND_TRUTH_KEYS if key in record}
             for record in DatasetCatalog.get(dataset_name)
         }
+        # Read at every image: subclasses change it.
+        self.input_file_to_gt_file: dict[str, str] = {
+            file_name: record["sem_seg_file_name"]
+            for file_name, record in self._records.items()
+            if "sem_seg_file_name" in record
+        }
         self._compute_boundary_iou = _CV2_IMPORTED
         if not _CV2_IMPORTED:
             self._logger.info("OpenCV is not installed: boundary IoU is left out of the results")
@@ -121,7 +127,7 @@ class SemSegEvaluator(DatasetEvaluator):
 
     def _ground_truth(self, file_name: str) -> np.ndarray:
         """(H, W) label map of an image; ignored pixels hold the number of classes."""
-        gt = self._load_ground_truth(self._records[file_name])
+        gt = self._load_ground_truth(file_name)
         gt = np.where(gt == self._ignore_label, self._num_classes, gt)
         if gt.size and not 0 <= gt.min() <= gt.max() <= self._num_classes:
             raise UserValueError(
@@ -130,13 +136,13 @@ class SemSegEvaluator(DatasetEvaluator):
             )
         return gt
 
-    def _load_ground_truth(self, record: dict[str, Any]) -> np.ndarray:
-        if "sem_seg_file_name" in record:
-            return self.sem_seg_loading_fn(record["sem_seg_file_name"], dtype=np.int64)
-        derived = read_sem_seg(record)
+    def _load_ground_truth(self, file_name: str) -> np.ndarray:
+        if file_name in self.input_file_to_gt_file:
+            return self.sem_seg_loading_fn(self.input_file_to_gt_file[file_name], dtype=np.int64)
+        derived = read_sem_seg(self._records[file_name])
         if derived is None:
             raise UserValueError(
-                f"{record['file_name']} of '{self._dataset_name}' has no semantic ground truth: its "
+                f"{file_name} of '{self._dataset_name}' has no semantic ground truth: its "
                 "dictionary names neither a 'sem_seg_file_name' nor a panoptic PNG"
             )
         return derived.astype(np.int64)

@@ -114,7 +114,7 @@ def _read_orientation(image: Image.Image) -> int | None:
     return orientation
 
 
-def _make_upright(image: Image.Image) -> Image.Image:
+def make_upright(image: Image.Image) -> Image.Image:
     """Undo the orientation that the camera noted."""
     orientation = _read_orientation(image)
     return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
@@ -140,7 +140,7 @@ def read_image(file_name: str, format: str | None = None, *, value_range: ValueR
         image: Any = Image.open(file)
         if format not in _FORMATS_AS_DEEP_AS_THE_FILE:
             image = _reduce_depth(image, value_range, file, file_name)
-        return convert_PIL_to_numpy(_make_upright(image), format)
+        return convert_PIL_to_numpy(make_upright(image), format)
 
 
 def _reduce_depth(
