@@ -154,10 +154,11 @@ def test_objects_that_moved_since_an_earlier_evaluation(tmp_path: Path) -> None:
         MetadataCatalog.remove(name)
 
 
+@pytest.mark.parametrize("use_fast_impl", [True, False])
 def test_masks_without_a_point_in_the_ground_truth_are_not_scored(
-    dataset: str, caplog: pytest.LogCaptureFixture
+    dataset: str, caplog: pytest.LogCaptureFixture, use_fast_impl: bool
 ) -> None:
-    evaluator = COCOEvaluator(dataset)
+    evaluator = COCOEvaluator(dataset, use_fast_impl=use_fast_impl)
     instances = _instances(OBJECTS)
     instances.pred_masks = torch.ones(2, *IMAGE_SIZE, dtype=torch.bool)
     first, second = evaluator._ground_truth["annotations"]
@@ -171,6 +172,28 @@ def test_masks_without_a_point_in_the_ground_truth_are_not_scored(
     evaluator._tasks = ("segm",)
     with pytest.raises(ValueError, match="empty in all annotations"):
         _evaluate(evaluator, instances)
+
+
+def test_a_file_whose_masks_are_all_empty_lists(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    name = "evaluation_without_masks"
+    json_file = tmp_path / "truth.json"
+    box = {"id": 1, "image_id": 7, "category_id": 1, "bbox": [10, 10, 50, 40], "area": 2000, "iscrowd": 0}
+    truth = {
+        "images": [{"id": 7, "height": IMAGE_SIZE[0], "width": IMAGE_SIZE[1], "file_name": "a.jpg"}],
+        "categories": [{"id": 1, "name": "cat"}],
+        "annotations": [{**box, "segmentation": []}],
+    }
+    json_file.write_text(json.dumps(truth))
+    register_coco_instances(name, {}, str(json_file), str(tmp_path))
+    try:
+        instances = _instances(OBJECTS[:1])
+        instances.pred_masks = torch.ones(1, *IMAGE_SIZE, dtype=torch.bool)
+        results = _evaluate(COCOEvaluator(name), instances)
+        assert results["bbox"]["AP"] == pytest.approx(100) and "segm" not in results
+        assert "segm is not scored" in caplog.text
+    finally:
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)
 
 
 def test_data_without_thing_classes_scores_no_instances(caplog: pytest.LogCaptureFixture) -> None:
