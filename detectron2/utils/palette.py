@@ -56,6 +56,8 @@ def distinct_colors(number: int, taken: Iterable[Sequence[int]] = ()) -> list[RG
         number: how many.
         taken: 8-bit RGB.
     """
+    if number <= 0:
+        return []
     avoided = [(int(r), int(g), int(b)) for r, g, b in taken]
     if not avoided:
         return [palette_rgb(i) for i in range(number)]
