@@ -330,7 +330,7 @@ def test_keypoint_config_filters_and_flips(cfg: CfgNode, make_coco) -> None:
     batch = next(iter(build_detection_train_loader(cfg)))
     assert batch[0]["instances"].gt_keypoints.tensor.shape == (1, 3, 3)
     cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE = 3
-    with pytest.raises(ValueError, match="left after filtering"):
+    with pytest.raises(ValueError, match="3 visible keypoints or more"):
         build_detection_train_loader(cfg)
 
 

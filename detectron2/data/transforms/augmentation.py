@@ -6,10 +6,11 @@ Random numbers come from NumPy's global generator, so seeding it seeds the augme
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import pprint
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from fvcore.transforms.transform import Transform, TransformList
@@ -25,6 +26,9 @@ __all__ = [
     "apply_augmentations",
     "apply_transform_gens",
 ]
+
+
+_Aug = TypeVar("_Aug", bound="Augmentation")
 
 
 def _rand_range(low: float = 1.0, high: float | None = None, size: Any = None) -> Any:
@@ -56,6 +60,16 @@ class Augmentation:
     """
 
     input_args: tuple[str, ...] | None = None
+
+    _given_arguments: tuple[str, ...] = ()
+
+    def __new__(cls: type[_Aug], *args: Any, **kwargs: Any) -> _Aug:
+        """Note which arguments were given, for `repr`: copies are made without any and get the note."""
+        self = super().__new__(cls)
+        with contextlib.suppress(TypeError):  # which __init__ is about to raise
+            given = inspect.signature(cls.__init__).bind_partial(self, *args, **kwargs)
+            self._given_arguments = tuple(given.arguments)
+        return self
 
     if TYPE_CHECKING:  # what `_init` stores
 
@@ -99,11 +113,8 @@ class Augmentation:
                 continue
             if not hasattr(self, name):
                 return object.__repr__(self)
-            value = getattr(self, name)
-            if (
-                value is not parameter.default
-            ):  # an argument that was given is shown, if it is the default too
-                text = pprint.pformat(value)
+            text = pprint.pformat(getattr(self, name))
+            if name in self._given_arguments or text != pprint.pformat(parameter.default):
                 shown.append(f"{name}={text if len(text) <= 50 else text[:47] + '...'}")
         return f"{type(self).__name__}({', '.join(shown)})"
 

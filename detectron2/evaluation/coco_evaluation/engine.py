@@ -22,6 +22,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval, Params
 
 from detectron2.evaluation.coco_evaluation.object_sizes import SIZES, SMALL, annotated_area
+from detectron2.structures import rle
 
 logger = logging.getLogger(__name__)
 
@@ -219,7 +220,7 @@ def start_pycocotools(
     iou_type: str,
 ) -> COCOeval:
     """Make an evaluator of pycocotools' kind, with its own copies of the result entries."""
-    truth = make_coco(dataset)
+    truth = make_coco(_with_empty_masks(dataset))
     copies = [dict(d) for d in detections]  # loadRes adds keys to what it is given
     with contextlib.redirect_stdout(io.StringIO()):
         results = truth.loadRes(copies) if copies else make_coco({**dataset, "annotations": []})
@@ -234,6 +235,22 @@ def make_coco(dataset: Mapping[str, Any]) -> COCO:
     with contextlib.redirect_stdout(io.StringIO()):
         coco.createIndex()
     return coco
+
+
+def _with_empty_masks(dataset: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Write masks that are empty lists, which pycocotools cannot read, as run lengths without a pixel."""
+    annotations = dataset.get("annotations", ())
+    if not any(annotation.get("segmentation") == [] for annotation in annotations):
+        return dataset
+    sizes = {i["id"]: (i["height"], i["width"]) for i in dataset["images"] if "height" in i and "width" in i}
+    completed = []
+    for annotation in annotations:
+        if annotation.get("segmentation") == [] and annotation["image_id"] in sizes:
+            height, width = sizes[annotation["image_id"]]
+            mask = rle.as_json(rle.from_counts([height * width], height, width))
+            annotation = {**annotation, "segmentation": mask}
+        completed.append(annotation)
+    return {**dataset, "annotations": completed}
 
 
 def _plain_json(dataset: Mapping[str, Any]) -> dict[str, Any]:
