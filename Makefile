@@ -2,6 +2,7 @@
 # make test         everything that this machine can test in minutes
 # make test-lowest  that, with the lowest version of every requirement (Python 3.10)
 # make test-newest  that, with the newest ones that pip finds
+# make test-clients what packages of others, and with CLIENTS_ROOT=folder projects in checkouts, do on top of this one
 # make test-all     that, every model of the zoo at its real size, and what CI checks about style, types and spelling
 # make lint         what CI checks about style, types and spelling
 # make types        the part of it that takes longest
@@ -27,7 +28,7 @@ PIP_INSTALL = $(BIN)/python -m pip install --disable-pip-version-check $(PIP_FLA
 CLANG_SOURCES := $(shell find detectron2 -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' -o -name '*.h')
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-lowest test-newest test-all test-gpu lint types format dist clean
+.PHONY: help install quickstart test test-lowest test-newest test-all test-gpu test-clients clients lint types format dist clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
@@ -56,6 +57,30 @@ test-lowest:
 
 test-newest:
 	$(MAKE) test VENV=.venv-newest CONSTRAINTS=
+
+# What works on top of this package, as its package index has it. The last two ask for versions of years ago, and
+# are taken without what they ask for.
+CLIENTS := deepdoctection layoutparser neptune opencv-python-headless sahi simplejson supervision torchvision transformers
+OLD_CLIENTS := neptune-detectron2 slowfast
+# One package index, whatever else pip is told to look in.
+ONE_INDEX := PIP_CONFIG_FILE=$(if $(filter Windows_NT,$(OS)),nul,/dev/null) PIP_FIND_LINKS= PIP_EXTRA_INDEX_URL=
+
+test-clients:
+	$(MAKE) clients VENV=.venv-clients CONSTRAINTS=constraints-clients.txt
+
+clients: $(VENV)/.clients
+	DETECTRON2_TEST_CLIENTS=1 $(BIN)/python -m pytest -q -W default tests/clients/packages
+	$(if $(CLIENTS_ROOT),$(BIN)/python tools/run_clients.py '$(CLIENTS_ROOT)')
+
+# torch and torchvision import together when they come from one place. OpenCV comes twice, with windows and without:
+# the one without, which needs no screen, has to be the last.
+$(VENV)/.clients: $(STAMP)
+	$(PIP_INSTALL) '$(TORCH)' $(CLIENTS)
+	$(PIP_INSTALL) --no-deps $(OLD_CLIENTS)
+	$(PIP_INSTALL) --no-deps --force-reinstall opencv-python-headless
+	$(BIN)/python -c 'import torchvision' || { $(BIN)/python -m pip uninstall -y torch torchvision && \
+	  $(ONE_INDEX) $(PIP_INSTALL) '$(TORCH)' torchvision; }
+	touch $@
 
 test-gpu: $(STAMP)
 	$(BIN)/python -m pytest -q -m gpu

@@ -98,6 +98,19 @@ def activation_count_operators(model: nn.Module, inputs: list[Any], **kwargs: An
         return _in_units(analysis, 1e6)
 
 
+def count_operators(model: nn.Module, inputs: list[Any], mode: str, **kwargs: Any) -> defaultdict[str, float]:
+    """Count FLOPs or activations, as `mode` says: FLOPS_MODE or ACTIVATIONS_MODE. Others' code calls it.
+
+    Args:
+        model, inputs: as in `flop_count_operators`.
+        mode: what to count.
+        kwargs: handles of operators, for activations.
+    """
+    if mode == ACTIVATIONS_MODE:
+        return activation_count_operators(model, inputs, **kwargs)
+    return flop_count_operators(model, inputs)
+
+
 def find_unused_parameters(model: nn.Module, inputs: Any) -> list[str]:
     """Find the parameters that a training step leaves without gradient, which DistributedDataParallel minds.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
-import importlib.util
 import os
 import platform
 import re
@@ -104,8 +103,7 @@ def _operator_rows() -> list[tuple[str, str]]:
     reason = extension.missing_reason()
     if reason:
         return [("compiled operators", f"none, plain PyTorch is used: {reason}")]
-    spec = importlib.util.find_spec("detectron2._C")
-    library = spec.origin if spec is not None and spec.origin else ""
+    library = str(extension.library_file())
     rows = [("compiled operators", library)]
     for name in extension.OPERATORS:
         devices = [kind for kind in ("cpu", "cuda") if extension.find_operator(name, torch.device(kind))]
@@ -148,7 +146,7 @@ def test_nccl_ops() -> None:
     num_gpus = torch.cuda.device_count()
     if num_gpus < 2 or not torch.distributed.is_nccl_available():
         return
-    mp.start_processes(_run_nccl_worker, args=(num_gpus, _free_port()), nprocs=num_gpus)
+    mp.start_processes(nccl_worker, args=(num_gpus, f"tcp://127.0.0.1:{_free_port()}"), nprocs=num_gpus)
 
 
 def _free_port() -> int:
@@ -157,11 +155,16 @@ def _free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def _run_nccl_worker(rank: int, num_gpus: int, port: int) -> None:
+def nccl_worker(rank: int, num_gpu: int, dist_url: str) -> None:
+    """Be one of the processes of `test_nccl_ops`.
+
+    Args:
+        rank: of the process, and its GPU.
+        num_gpu: how many there are.
+        dist_url: where they meet.
+    """
     torch.cuda.set_device(rank)
-    torch.distributed.init_process_group(
-        "nccl", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=num_gpus
-    )
+    torch.distributed.init_process_group("nccl", init_method=dist_url, rank=rank, world_size=num_gpu)
     torch.distributed.barrier(device_ids=[rank])
     torch.distributed.destroy_process_group()
 

@@ -37,6 +37,7 @@ __all__ = [
     "register_custom_op_onnx_export",
     "reload_lazy_config",
     "reload_script_model",
+    "skipIfOnCPUCI",
     "skipIfUnsupportedMinOpsetVersion",
     "skipIfUnsupportedMinTorchVersion",
     "unregister_custom_op_onnx_export",
@@ -209,6 +210,12 @@ def skipIfUnsupportedMinTorchVersion(  # contract
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Skip a test where torch is older than a release such as "2.4"."""
     return _skip_for(lambda _: None if min_torch_version(min_version) else f"needs torch {min_version}")
+
+
+skipIfOnCPUCI = unittest.skipIf(
+    bool(os.environ.get("CI")) and not torch.cuda.is_available(), "takes too long on a CPU of a CI machine"
+)
+"""Skip a test where the environment variable CI is set and there is no GPU."""
 
 
 def _skip_for(

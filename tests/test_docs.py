@@ -103,8 +103,10 @@ def test_a_decision_has_all_headings_and_stands_in_the_index(decision: Path) -> 
     assert f"]({decision.name})" in (ROOT / "docs" / "decisions" / "README.md").read_text(encoding="utf-8")
 
 
-def test_decisions_are_numbered_without_gaps() -> None:
-    assert [int(path.name[:4]) for path in DECISIONS] == list(range(1, len(DECISIONS) + 1))
+def test_every_decision_has_a_number_of_its_own() -> None:
+    # Work that goes on side by side takes numbers from ranges of its own, so there may be gaps.
+    numbers = [int(path.name[:4]) for path in DECISIONS]
+    assert len(numbers) == len(set(numbers))
 
 
 def test_changelog_begins_with_this_version_or_with_what_comes_next() -> None:

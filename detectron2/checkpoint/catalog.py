@@ -1,4 +1,4 @@
-"""Short names of weights that Detectron and its model zoo publish, and the addresses behind them."""
+"""Short names of published weights, and their addresses: Detectron's, and those that plug-ins register."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from typing import IO, Any
 
 from detectron2.utils.file_io import PathHandler, PathManager
 from detectron2.utils.user_errors import UserKeyError, near
+
+from .published_weights import find_published, published_names
 
 __all__ = ["ModelCatalog", "ModelCatalogHandler"]
 
@@ -80,11 +82,16 @@ class ModelCatalog:
 
         Args:
             name: such as "ImageNetPretrained/MSRA/R-50" or
-                "Caffe2Detectron/COCO/35857890/e2e_faster_rcnn_R-101-FPN_1x".
+                "Caffe2Detectron/COCO/35857890/e2e_faster_rcnn_R-101-FPN_1x", or a registered one.
 
         Raises:
-            KeyError: the catalog has no such model; near matches are listed.
+            KeyError: the catalog has no such model, or no address of it; near matches are listed.
         """
+        published = find_published(name)
+        if published is not None:
+            if not published.addresses:
+                raise UserKeyError(f"the address of {name} is not known here; see {published.page}")
+            return published.addresses[0]
         families = {
             "ImageNetPretrained/": (ModelCatalog.C2_IMAGENET_MODELS, ModelCatalog._imagenet_address),
             "Caffe2Detectron/COCO/": (ModelCatalog.C2_DETECTRON_MODELS, ModelCatalog._detectron_address),
@@ -94,6 +101,7 @@ class ModelCatalog:
             if short != name and short in models:
                 return to_address(short)
         known = [prefix + short for prefix, (models, _) in families.items() for short in models]
+        known += published_names()
         raise UserKeyError(f"the model catalog has no {name!r}.{near(name, known, cutoff=0.4)}")
 
     @staticmethod
@@ -121,7 +129,11 @@ class ModelCatalogHandler(PathHandler):  # type: ignore[misc]  # iopath has no t
         return [self.PREFIX]
 
     def _get_local_path(self, path: str, force: bool = False, **kwargs: Any) -> str:
-        address = ModelCatalog.get(path.removeprefix(self.PREFIX))
+        name = path.removeprefix(self.PREFIX)
+        published = find_published(name)
+        if published is not None:
+            return published.fetch(name, force=force)
+        address = ModelCatalog.get(name)
         local_path: str = PathManager.get_local_path(address, force=force, **kwargs)
         return local_path
 

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from . import compat_names as compat_names
 from .compat import downgrade_config as downgrade_config
 from .compat import upgrade_config as upgrade_config
 from .config.construction import configurable as configurable

@@ -25,8 +25,12 @@ from typing import Any
 import yaml
 from omegaconf import DictConfig, ListConfig, OmegaConf, SCMode
 
+from detectron2.config.compat_names import make_package_name as _random_package_name  # noqa: F401  # for others
+from detectron2.config.compat_names import validate_py_syntax as _validate_py_syntax  # noqa: F401  # for others
+from detectron2.config.compat_names import visit_dict_config as _visit_dict_config  # noqa: F401  # for others
 from detectron2.config.config.yaml_reader import load_yaml
 from detectron2.config.instantiate import dotted_path, dump_dataclass
+from detectron2.config.instantiate import dotted_path as _convert_target_to_string  # noqa: F401  # for others
 from detectron2.config.override_values import read_value
 from detectron2.config.python_text import as_python
 from detectron2.utils.file_io import PathManager, atomic_write
@@ -115,14 +119,14 @@ class LazyConfig:
                     for name, value in variables.items()
                     if isinstance(value, (dict, DictConfig, ListConfig)) and not name.startswith("_")
                 }
-            return _as_config(variables)
+            return _cast_to_config(variables)
         missing = [key for key in ([keys] if isinstance(keys, str) else keys) if key not in variables]
         if missing:
             known = ", ".join(sorted(variables))
             raise UserKeyError(f"{filename} defines no {', '.join(missing)}; it defines {known}")
         if isinstance(keys, str):
-            return _as_config(variables[keys])
-        return tuple(_as_config(variables[key]) for key in keys)
+            return _cast_to_config(variables[keys])
+        return tuple(_cast_to_config(variables[key]) for key in keys)
 
     @staticmethod
     def save(cfg: Any, filename: str) -> None:
@@ -139,7 +143,7 @@ class LazyConfig:
         """
         # Interpolations stay as they are written, so that a changed value still reaches its users.
         plain = OmegaConf.to_container(
-            _as_config(cfg), resolve=False, structured_config_mode=SCMode.INSTANTIATE
+            _cast_to_config(cfg), resolve=False, structured_config_mode=SCMode.INSTANTIATE
         )
         unsaved: list[str] = []
         tree = _to_yaml_types(plain, (), unsaved)
@@ -194,7 +198,7 @@ class LazyConfig:
         return as_python(plain, prefix)
 
 
-def _as_config(value: Any) -> Any:
+def _cast_to_config(value: Any) -> Any:
     """A dictionary as an omegaconf config, anything else as it is."""
     return DictConfig(value, flags={"allow_objects": True}) if isinstance(value, dict) else value
 
@@ -219,13 +223,13 @@ def _run_config_file(filename: str, name: str = "") -> dict[str, Any]:
         code = compile(source, filename, "exec")
     except SyntaxError as e:
         raise SyntaxError(f"config file {filename} has a syntax error in line {e.lineno}: {e.msg}") from e
-    with _config_imports():
+    with _patch_import():
         exec(code, namespace)  # a Python config is a program by design
     return {name: value for name, value in namespace.items() if name != "__builtins__"}
 
 
 @contextmanager
-def _config_imports() -> Iterator[None]:
+def _patch_import() -> Iterator[None]:
     """While a config file runs, its relative imports load config files instead of package modules."""
     original = builtins.__import__
 
@@ -270,7 +274,9 @@ def _import_config(from_file: str, name: str, level: int, variables: tuple[str, 
     # Whoever imports a config may change it: every import gets its own copy.
     for key, value in values.items():
         setattr(
-            module, key, deepcopy(value) if isinstance(value, (DictConfig, ListConfig)) else _as_config(value)
+            module,
+            key,
+            deepcopy(value) if isinstance(value, (DictConfig, ListConfig)) else _cast_to_config(value),
         )
     return module
 

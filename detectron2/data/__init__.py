@@ -1,6 +1,13 @@
 """Data sets, their catalogs, and the way from files to batches."""
 
+from . import benchmark as benchmark
+from . import build as build
+from . import catalog as catalog
+from . import common as common
+from . import compat_names as compat_names
+from . import dataset_mapper as dataset_mapper
 from . import datasets as datasets
+from . import detection_utils as detection_utils
 from . import samplers as samplers
 from . import transforms as transforms
 from .build.dataset_dicts import get_detection_dataset_dicts as get_detection_dataset_dicts

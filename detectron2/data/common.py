@@ -8,7 +8,7 @@ import itertools
 import logging
 import pickle
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -67,7 +67,7 @@ class MapDataset(data.Dataset[Any]):
         self._dataset = dataset
         self._map_func = PicklableWrapper(map_func)
         self._rng = random.Random(42)
-        self._candidates = set(range(len(dataset)))
+        self._fallback_candidates = set(range(len(dataset)))
 
     def __len__(self) -> int:
         return len(self._dataset)
@@ -77,19 +77,19 @@ class MapDataset(data.Dataset[Any]):
         for num_failures in itertools.count(1):
             mapped = self._map_func(self._dataset[index])
             if mapped is not None:
-                self._candidates.add(index)
+                self._fallback_candidates.add(index)
                 return mapped
-            self._candidates.discard(index)
-            if not self._candidates:
+            self._fallback_candidates.discard(index)
+            if not self._fallback_candidates:
                 raise RuntimeError(f"The map function returned None for all {len(self)} elements.")
             if num_failures >= 3:
                 logger.warning(
                     "No mapped element in %d attempts; the last was index %d.", num_failures, index
                 )
-            index = self._rng.choice(sorted(self._candidates))
+            index = self._rng.choice(sorted(self._fallback_candidates))
 
 
-class _SerializedList:
+class _TorchSerializedList:
     """A list pickled into one tensor, which worker processes share instead of copying page by page."""
 
     def __init__(self, items: Sequence[Any]) -> None:
@@ -109,7 +109,7 @@ class _SerializedList:
         return pickle.loads(self._bytes[int(start) : int(self._ends[idx].item())].numpy().data)
 
 
-_DEFAULT_DATASET_FROM_LIST_SERIALIZE_METHOD: Callable[[Sequence[Any]], Any] = _SerializedList
+_DEFAULT_DATASET_FROM_LIST_SERIALIZE_METHOD: Callable[[Sequence[Any]], Any] = _TorchSerializedList
 
 
 @contextlib.contextmanager
@@ -183,7 +183,7 @@ class ToIterableDataset(data.IterableDataset[Any]):
     def __iter__(self) -> Iterator[Any]:
         indices: Iterator[int] = iter(self.sampler)
         if self.shard_sampler:
-            indices = _share_of_worker(indices, self.shard_chunk_size)
+            indices = _shard_iterator_dataloader_worker(indices, self.shard_chunk_size)
         for index in indices:
             yield self.dataset[index]
 
@@ -191,13 +191,13 @@ class ToIterableDataset(data.IterableDataset[Any]):
         return len(self.sampler)  # type: ignore[arg-type]  # raises where the sampler is endless
 
 
-def _share_of_worker(indices: Iterator[int], chunk_size: int) -> Iterator[int]:
+def _shard_iterator_dataloader_worker(iterable: Iterable[int], chunk_size: int = 1) -> Iterator[int]:
     """In worker k of n of a data loader: the chunks k, k + n, k + 2n, ...; elsewhere all."""
     worker = data.get_worker_info()
     if worker is None or worker.num_workers == 1:
-        return indices
+        return iter(iterable)
     return (
-        index for place, index in enumerate(indices) if place // chunk_size % worker.num_workers == worker.id
+        index for place, index in enumerate(iterable) if place // chunk_size % worker.num_workers == worker.id
     )
 
 

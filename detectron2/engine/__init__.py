@@ -1,5 +1,6 @@
 """Training and evaluating: the loop, its hooks, and defaults for a whole run."""
 
+from . import compat_names as compat_names
 from . import defaults as defaults
 from . import hooks as hooks
 from .defaults.arguments import default_argument_parser as default_argument_parser

@@ -74,7 +74,7 @@ def launch(
     dist_url = _resolve_dist_url(dist_url, num_machines)
     try:
         start_processes(
-            _run_spawned,
+            _distributed_worker,
             nprocs=num_gpus_per_machine,
             args=(main_func, world_size, num_gpus_per_machine, machine_rank, dist_url, args, timeout),
             daemon=False,
@@ -119,12 +119,17 @@ def _resolve_dist_url(dist_url: str | None, num_machines: int) -> str:
             f"dist_url={dist_url!r} cannot be found by the other machines. Give all of them the same "
             "--dist-url tcp://HOST:PORT, with an address of machine 0."
         )
+    return f"tcp://127.0.0.1:{_find_free_port()}"
+
+
+def _find_free_port() -> int:
+    """A port of this machine that nobody listens at; somebody else may still take it."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        return f"tcp://127.0.0.1:{probe.getsockname()[1]}"
+        return int(probe.getsockname()[1])
 
 
-def _run_spawned(
+def _distributed_worker(
     local_rank: int,
     main_func: Callable[..., Any],
     world_size: int,
@@ -132,7 +137,7 @@ def _run_spawned(
     machine_rank: int,
     dist_url: str,
     args: tuple[Any, ...],
-    timeout: timedelta,
+    timeout: timedelta = DEFAULT_TIMEOUT,
 ) -> None:
     torch.cuda.set_device(local_rank)
     dist.init_process_group(

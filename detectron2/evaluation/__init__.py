@@ -1,5 +1,6 @@
 """Scoring predictions. Knows outputs, never models."""
 
+from . import compat_names as compat_names
 from .cityscapes_evaluation import CityscapesEvaluator as CityscapesEvaluator
 from .cityscapes_evaluation import CityscapesInstanceEvaluator as CityscapesInstanceEvaluator
 from .cityscapes_evaluation import CityscapesSemSegEvaluator as CityscapesSemSegEvaluator

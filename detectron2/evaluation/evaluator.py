@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from detectron2.checkpoint.class_names import KINDS, require_same_classes
+from detectron2.data.catalog import Metadata
 from detectron2.utils.comm import get_world_size, is_main_process
 from detectron2.utils.user_errors import UserValueError
 
@@ -48,6 +50,11 @@ class DatasetEvaluator:
             number; on the others None or an empty mapping.
         """
 
+    def scored_datasets(self) -> list[Metadata]:
+        """Return the metadata of the data sets that it scores, as far as it says so by `_metadata`."""
+        metadata = getattr(self, "_metadata", None)
+        return [metadata] if isinstance(metadata, Metadata) else []
+
 
 class DatasetEvaluators(DatasetEvaluator):
     """Several evaluators that see the same batches."""
@@ -63,6 +70,9 @@ class DatasetEvaluators(DatasetEvaluator):
     def process(self, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
         for evaluator in self._evaluators:
             evaluator.process(inputs, outputs)
+
+    def scored_datasets(self) -> list[Metadata]:
+        return [found for evaluator in self._evaluators for found in _scored_datasets(evaluator)]
 
     def evaluate(self) -> dict[str, Any]:
         """Merge the results of all evaluators.
@@ -151,6 +161,11 @@ def _as_evaluator(evaluator: DatasetEvaluator | Sequence[DatasetEvaluator] | Non
     return DatasetEvaluators(evaluator)
 
 
+def _scored_datasets(evaluator: Any) -> list[Metadata]:
+    find = getattr(evaluator, "scored_datasets", None)
+    return find() if find is not None else []
+
+
 def inference_on_dataset(
     model: Callable[[Any], Any] | nn.Module,
     data_loader: Iterable[Any],
@@ -171,6 +186,10 @@ def inference_on_dataset(
 
     Returns:
         What `evaluator.evaluate()` returns; an empty dict in place of None.
+
+    Raises:
+        ValueError: the checkpoint of the model knows other classes, or another order, than the data set that
+            is scored.
     """
     num_batches = len(data_loader) if isinstance(data_loader, Sized) else None
     num_devices = get_world_size()
@@ -178,6 +197,8 @@ def inference_on_dataset(
         "Start inference on %s batches", num_batches if num_batches is not None else "an unknown number of"
     )
     evaluator = _as_evaluator(evaluator)
+    for metadata in _scored_datasets(evaluator):
+        require_same_classes(model, metadata.name, {kind: metadata.get(kind) for kind in KINDS})
     evaluator.reset()
 
     def call(stage: str) -> None:

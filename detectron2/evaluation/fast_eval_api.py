@@ -19,7 +19,11 @@ from detectron2.evaluation.coco_evaluation.engine import (
     params_to_settings,
     run_hotcoco_tables,
 )
+from detectron2.utils.offer import offer
 from detectron2.utils.user_errors import UserValueError
+
+# For others' code; here, because `compat_names.py` does not load this module.
+offer(__name__, lazily={"_C": "detectron2._C"})
 
 
 class COCOeval_opt(COCOeval):  # type: ignore[misc]  # pycocotools has no types

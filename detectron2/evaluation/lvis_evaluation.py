@@ -65,21 +65,29 @@ class LVISEvaluator(COCOEvaluator):
         if not entries:
             self._logger.warning("%s: every metric is nan: no detections", task)
             return dict.fromkeys(names, float("nan"))
-        values = _score_lvis(self._ground_truth, entries, task, self._max_dets, img_ids)
+        values = score_lvis(self._ground_truth, entries, task, self._max_dets, img_ids)
         # -1 marks what has no ground truth.
         results = {name: 100 * values[name] if values[name] >= 0 else float("nan") for name in names}
         self._logger.info("Evaluation results for %s:\n%s", task, format_metrics_table(results))
         return results
 
 
-def _score_lvis(
+def score_lvis(
     ground_truth: Mapping[str, Any],
     entries: Sequence[Mapping[str, Any]],
     task: str,
     max_dets: int,
     img_ids: Collection[int] | None,
 ) -> Mapping[str, float]:
-    """The 13 numbers of LVIS as fractions, by name."""
+    """The 13 numbers of LVIS as fractions, by name; -1 stands for those without ground truth.
+
+    Args:
+        ground_truth: a data set in LVIS's layout.
+        entries: detections in COCO's layout.
+        task: "bbox" or "segm".
+        max_dets: detections per image that count.
+        img_ids: the images that count; all when None.
+    """
     import hotcoco
 
     left_out = "bbox" if task == "segm" else None  # its area must not stand in for that of the mask

@@ -1,5 +1,6 @@
 """Tensors in, tensors out: operators, normalisation, losses and small building blocks."""
 
+from . import compat_names as compat_names
 from .aspp import ASPP as ASPP
 from .batch_norm import CycleBatchNormList as CycleBatchNormList
 from .batch_norm import FrozenBatchNorm2d as FrozenBatchNorm2d
@@ -10,7 +11,6 @@ from .blocks import CNNBlockBase as CNNBlockBase
 from .blocks import DepthwiseSeparableConv2d as DepthwiseSeparableConv2d
 from .deform_conv import DeformConv as DeformConv
 from .deform_conv import ModulatedDeformConv as ModulatedDeformConv
-from .deform_conv import deform_conv as deform_conv
 from .deform_conv import modulated_deform_conv as modulated_deform_conv
 from .losses import ciou_loss as ciou_loss
 from .losses import diou_loss as diou_loss

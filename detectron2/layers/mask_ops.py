@@ -61,7 +61,7 @@ def _trace_paste(
         image_shape = shapes_to_tensor(image_shape)
     if has_operator:
         return _paste_by_operator(masks, boxes, image_shape, float(threshold))
-    pasted = _sample_masks(masks, boxes, 0, image_shape[0], 0, image_shape[1])
+    pasted = sample_masks(masks, boxes, 0, image_shape[0], 0, image_shape[1])
     return _binarize(pasted, threshold)
 
 
@@ -123,14 +123,28 @@ def _(masks: Tensor, boxes: Tensor, height: int, width: int, threshold: float) -
 def _paste_masks_to_rle_reference(
     masks: Tensor, boxes: Tensor, height: int, width: int, threshold: float
 ) -> list[dict[str, Any]]:
-    # The transpose is a view: bitmaps of the needed order cost no copy in the encoder.
-    from hotcoco import mask as coco_mask
-
     codes = []
     for mask, box in zip(masks, boxes):
         bitmap = _paste_masks_reference(mask[None], box[None], height, width, threshold)[0]
-        codes.append(coco_mask.encode(np.asfortranarray(bitmap.numpy().astype(np.uint8))))
+        codes.append({"size": [height, width], "counts": _run_length_code(bitmap.numpy())})
     return codes
+
+
+def _run_length_code(bitmap: np.ndarray) -> bytes:
+    """COCO's compressed code of the runs of an (H, W) bitmap in column-major order, background first."""
+    pixels = bitmap.ravel(order="F")
+    changes = np.flatnonzero(np.diff(pixels, prepend=False))  # with a run of nothing where the first is set
+    runs = np.diff(changes, prepend=0, append=len(pixels))
+    numbers = runs.copy()
+    numbers[3:] -= runs[1:-2]  # from the fourth on, the difference to the one before last
+    code = bytearray()
+    for number in numbers.tolist():
+        is_complete = False
+        while not is_complete:  # five bits a character and a sixth that says whether more follow
+            digit, number = number & 31, number >> 5
+            is_complete = number == (-1 if digit & 16 else 0)  # all that is left is the sign
+            code.append(48 + (digit if is_complete else digit | 32))
+    return bytes(code)
 
 
 def _check_inputs(masks: Tensor, boxes: Tensor) -> None:
@@ -157,13 +171,13 @@ def _paste_masks_reference(masks: Tensor, boxes: Tensor, height: int, width: int
         windows = _windows(boxes, masks.shape[1], height, width)
         for mask, box, (y0, y1, x0, x1), image in zip(masks, boxes, windows, images):
             if y0 < y1 and x0 < x1:
-                pasted = _sample_masks(mask[None], box[None], y0, y1, x0, x1)[0]
+                pasted = sample_masks(mask[None], box[None], y0, y1, x0, x1)[0]
                 image[y0:y1, x0:x1] = _binarize(pasted, threshold)
         return images
     num_chunks = math.ceil(len(masks) * height * width * BYTES_PER_FLOAT / GPU_MEM_LIMIT)
     for chunk in torch.arange(len(masks), device=masks.device).chunk(max(num_chunks, 1)):
         if len(chunk):
-            pasted = _sample_masks(masks[chunk], boxes[chunk], 0, height, 0, width)
+            pasted = sample_masks(masks[chunk], boxes[chunk], 0, height, 0, width)
             images[chunk] = _binarize(pasted, threshold)
     return images
 
@@ -185,7 +199,7 @@ def _windows(boxes: Tensor, mask_size: int, height: int, width: int) -> list[lis
     return torch.stack(edges, dim=1).long().tolist()
 
 
-def _sample_masks(masks: Tensor, boxes: Tensor, y0: int, y1: int, x0: int, x1: int) -> Tensor:
+def sample_masks(masks: Tensor, boxes: Tensor, y0: int, y1: int, x0: int, x1: int) -> Tensor:
     """(R, M, M) masks and their boxes -> (R, y1 - y0, x1 - x0) values at pixel centres, 0 outside the box."""
     left, top, right, bottom = boxes.unsqueeze(-1).unbind(dim=1)  # each (R, 1)
     y = torch.arange(y0, y1, device=masks.device, dtype=boxes.dtype) + 0.5

@@ -35,7 +35,7 @@ def _config_root() -> Path:
 
 
 @cache
-def _published() -> dict[str, dict[str, Any]]:
+def published() -> dict[str, dict[str, Any]]:
     """What was published for a config, by its name without the suffix: `checkpoint` and `results`."""
     published: dict[str, dict[str, Any]] = json.loads((_HERE / "published.json").read_text(encoding="utf-8"))
     return published
@@ -51,7 +51,7 @@ def get_checkpoint_url(config_path: str) -> str:
         FileNotFoundError: there is no such config, or no weights were published for it.
     """
     name = config_path.removesuffix(".yaml").removesuffix(".py")
-    checkpoint = _published().get(name, {}).get("checkpoint")
+    checkpoint = published().get(name, {}).get("checkpoint")
     if checkpoint is None:
         get_config_file(config_path)  # which knows near names, if it is no config at all
         raise UserFileNotFoundError(

@@ -2,6 +2,7 @@
 
 from detectron2.layers.shape_spec import ShapeSpec as ShapeSpec
 
+from . import compat_names as compat_names
 from .anchor_generator import ANCHOR_GENERATOR_REGISTRY as ANCHOR_GENERATOR_REGISTRY
 from .anchor_generator import build_anchor_generator as build_anchor_generator
 from .backbone import BACKBONE_REGISTRY as BACKBONE_REGISTRY

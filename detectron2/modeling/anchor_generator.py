@@ -45,24 +45,24 @@ class BufferList(nn.Module):
         return iter(self._buffers.values())  # type: ignore[arg-type]  # none of them is None
 
 
-def _spread_over_levels(values: PerLevel, num_levels: int, name: str) -> list[list[float]]:
+def _broadcast_params(params: PerLevel, num_features: int, name: str) -> list[list[float]]:
     """Give every level its own list: one list (flat or nested) is shared by all levels."""
-    if not len(values):
+    if not len(params):
         raise UserValueError(f"Anchor {name} must not be empty")
-    nested: list[Any] = [list(v) if isinstance(v, Sequence) else v for v in values]
+    nested: list[Any] = [list(v) if isinstance(v, Sequence) else v for v in params]
     if not isinstance(nested[0], list):
         nested = [nested]
     if len(nested) == 1:
-        nested = nested * num_levels
-    if len(nested) != num_levels:
+        nested = nested * num_features
+    if len(nested) != num_features:
         raise UserValueError(
-            f"Anchor {name} must be one list, or one list for each of the {num_levels} feature levels; "
+            f"Anchor {name} must be one list, or one list for each of the {num_features} feature levels; "
             f"got {len(nested)} lists. See MODEL.ANCHOR_GENERATOR and the IN_FEATURES of the head."
         )
     return nested
 
 
-def _location_grid(size: Sequence[int], stride: int, offset: float, like: Tensor) -> Tensor:
+def location_grid(size: Sequence[int], stride: int, offset: float, like: Tensor) -> Tensor:
     """(Hi * Wi, 2) x and y of the locations of a feature map, row by row."""
     x = (torch.arange(size[1], device=like.device, dtype=torch.float32) + offset) * stride
     y = (torch.arange(size[0], device=like.device, dtype=torch.float32) + offset) * stride
@@ -109,7 +109,7 @@ class _GridAnchorGenerator(nn.Module):
             )
         anchors = []
         for size, stride, cell in zip(grid_sizes, self.strides, self.cell_anchors):
-            shift = self._as_shift(_location_grid(size, stride, self.offset, cell))
+            shift = self._as_shift(location_grid(size, stride, self.offset, cell))
             anchors.append((shift[:, None] + cell[None]).flatten(0, 1))  # (HiWi, 1, B) + (1, A, B)
         return anchors
 
@@ -137,8 +137,8 @@ class DefaultAnchorGenerator(_GridAnchorGenerator):
         """
         super().__init__()
         cells = self._calculate_anchors(
-            _spread_over_levels(sizes, len(strides), "sizes"),
-            _spread_over_levels(aspect_ratios, len(strides), "aspect_ratios"),
+            _broadcast_params(sizes, len(strides), "sizes"),
+            _broadcast_params(aspect_ratios, len(strides), "aspect_ratios"),
         )
         self._setup(cells, strides, offset)
 
@@ -208,9 +208,9 @@ class RotatedAnchorGenerator(_GridAnchorGenerator):
         cells = [
             self.generate_cell_anchors(level_sizes, level_ratios, level_angles)
             for level_sizes, level_ratios, level_angles in zip(
-                _spread_over_levels(sizes, len(strides), "sizes"),
-                _spread_over_levels(aspect_ratios, len(strides), "aspect_ratios"),
-                _spread_over_levels(angles, len(strides), "angles"),
+                _broadcast_params(sizes, len(strides), "sizes"),
+                _broadcast_params(aspect_ratios, len(strides), "aspect_ratios"),
+                _broadcast_params(angles, len(strides), "angles"),
             )
         ]
         self._setup(cells, strides, offset)

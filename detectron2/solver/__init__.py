@@ -1,5 +1,6 @@
 """Optimizers and learning rate schedules."""
 
+from . import compat_names as compat_names
 from .build import build_lr_scheduler as build_lr_scheduler
 from .build import build_optimizer as build_optimizer
 from .build import get_default_optimizer_params as get_default_optimizer_params

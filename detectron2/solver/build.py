@@ -29,7 +29,7 @@ _NORM_MODULES: tuple[type[nn.Module], ...] = (
     nn.LocalResponseNorm,
 )
 
-_GradientClipper = Callable[[list[Tensor]], Any]
+_GradientClipper = Callable[[Tensor | list[Tensor]], Any]
 
 
 class GradientClipType(Enum):
@@ -43,8 +43,8 @@ class GradientClipType(Enum):
     """The norm of all gradients taken together."""
 
 
-def _make_gradient_clipper(cfg: CfgNode) -> _GradientClipper:
-    """A function that clips the gradients of all parameters in place, from the node CLIP_GRADIENTS."""
+def _create_gradient_clipper(cfg: CfgNode) -> _GradientClipper:
+    """A function that clips the gradients of one parameter or of several, from the node CLIP_GRADIENTS."""
     limit, norm_type = cfg.CLIP_VALUE, cfg.NORM_TYPE
     try:
         clip_type = GradientClipType(cfg.CLIP_TYPE)
@@ -54,8 +54,8 @@ def _make_gradient_clipper(cfg: CfgNode) -> _GradientClipper:
             f"CLIP_GRADIENTS.CLIP_TYPE must be one of {known}, got {cfg.CLIP_TYPE!r}"
         ) from None
 
-    def clip_each_norm(parameters: list[Tensor]) -> None:
-        for parameter in parameters:
+    def clip_each_norm(parameters: Tensor | list[Tensor]) -> None:
+        for parameter in [parameters] if isinstance(parameters, Tensor) else parameters:
             nn.utils.clip_grad_norm_(parameter, limit, norm_type)
 
     if clip_type is GradientClipType.VALUE:
@@ -82,14 +82,28 @@ def _clip_before_each_step(optimizer: torch.optim.Optimizer, clip: _GradientClip
     optimizer.register_step_pre_hook(before_step)
 
 
-def _make_clipping_type(
-    optimizer_type: type[torch.optim.Optimizer], clip: _GradientClipper
+def _generate_optimizer_class_with_gradient_clipping(
+    optimizer: type[torch.optim.Optimizer],
+    *,
+    per_param_clipper: Callable[[Tensor], Any] | None = None,
+    global_clipper: _GradientClipper | None = None,
 ) -> type[torch.optim.Optimizer]:
+    """Make a subclass of an optimizer that clips, each parameter by itself or all of them together."""
+    if (per_param_clipper is None) == (global_clipper is None):
+        raise UserValueError("give either per_param_clipper or global_clipper")
+
+    def clip(parameters: Any) -> None:
+        if global_clipper is not None:
+            global_clipper(parameters)
+        elif per_param_clipper is not None:
+            for parameter in parameters:
+                per_param_clipper(parameter)
+
     def init(self: torch.optim.Optimizer, *args: Any, **kwargs: Any) -> None:
-        optimizer_type.__init__(self, *args, **kwargs)
+        optimizer.__init__(self, *args, **kwargs)
         _clip_before_each_step(self, clip)
 
-    return type(f"{optimizer_type.__name__}WithGradientClip", (optimizer_type,), {"__init__": init})
+    return type(f"{optimizer.__name__}WithGradientClip", (optimizer,), {"__init__": init})
 
 
 def maybe_add_gradient_clipping(cfg: CfgNode, optimizer: Any) -> Any:
@@ -104,11 +118,11 @@ def maybe_add_gradient_clipping(cfg: CfgNode, optimizer: Any) -> Any:
     """
     if not cfg.SOLVER.CLIP_GRADIENTS.ENABLED:
         return optimizer
-    clip = _make_gradient_clipper(cfg.SOLVER.CLIP_GRADIENTS)
+    clip = _create_gradient_clipper(cfg.SOLVER.CLIP_GRADIENTS)
     if isinstance(optimizer, torch.optim.Optimizer):
         _clip_before_each_step(optimizer, clip)
         return optimizer
-    return _make_clipping_type(optimizer, clip)
+    return _generate_optimizer_class_with_gradient_clipping(optimizer, global_clipper=clip)
 
 
 def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
@@ -208,6 +222,15 @@ def reduce_param_groups(params: list[dict[str, Any]]) -> list[dict[str, Any]]:
     Returns:
         Groups, in the order in which their options first appear; each parameter once.
     """
+    joined: dict[tuple[tuple[str, Any], ...], list[Tensor]] = {}
+    for group in _expand_param_groups(params):
+        options = tuple((name, value) for name, value in group.items() if name != "params")
+        joined.setdefault(options, []).extend(group["params"])
+    return [{"params": members, **dict(options)} for options, members in joined.items()]
+
+
+def _expand_param_groups(params: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A group for every parameter, in the order in which they first appear, with all options it has got."""
     options_per_parameter: dict[Tensor, dict[str, Any]] = {}
     for group in params:
         if "params" not in group:
@@ -218,10 +241,7 @@ def reduce_param_groups(params: list[dict[str, Any]]) -> list[dict[str, Any]]:
         options = {name: value for name, value in group.items() if name != "params"}
         for parameter in members:
             options_per_parameter.setdefault(parameter, {}).update(options)
-    joined: dict[tuple[tuple[str, Any], ...], list[Tensor]] = {}
-    for parameter, options in options_per_parameter.items():
-        joined.setdefault(tuple(options.items()), []).append(parameter)
-    return [{"params": members, **dict(options)} for options, members in joined.items()]
+    return [{"params": [parameter], **options} for parameter, options in options_per_parameter.items()]
 
 
 def build_lr_scheduler(cfg: CfgNode, optimizer: torch.optim.Optimizer) -> LRScheduler:

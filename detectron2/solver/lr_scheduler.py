@@ -118,11 +118,9 @@ class _WarmupLR(LRScheduler):
         return [base_lr * factor for base_lr in self.base_lrs]
 
     def _warmup(self) -> float:
-        if self.last_epoch >= self.warmup_iters:
-            return 1.0
-        if self.warmup_method == "constant":
-            return self.warmup_factor
-        return self.warmup_factor + (1 - self.warmup_factor) * self.last_epoch / self.warmup_iters
+        return _get_warmup_factor_at_iter(
+            self.warmup_method, self.last_epoch, self.warmup_iters, self.warmup_factor
+        )
 
     def _after_warmup(self) -> float:
         """Factor of the base rate at iteration `self.last_epoch`, before the warm-up is applied."""
@@ -189,6 +187,16 @@ class WarmupCosineLR(_WarmupLR):
 
     def _after_warmup(self) -> float:
         return (1 + math.cos(math.pi * self.last_epoch / self.max_iters)) / 2
+
+
+def _get_warmup_factor_at_iter(method: str, iter: int, warmup_iters: int, warmup_factor: float) -> float:
+    """Factor of the learning rate at iteration `iter` of a warm-up; arguments are those of the schedules."""
+    _check_warmup_method(method)
+    if iter >= warmup_iters:
+        return 1.0
+    if method == "constant":
+        return warmup_factor
+    return warmup_factor + (1 - warmup_factor) * iter / warmup_iters
 
 
 def _check_warmup_method(method: str) -> None:

@@ -1,5 +1,6 @@
 """Tensors with a meaning: boxes, masks, keypoints, and the instances of one image."""
 
+from . import compat_names as compat_names
 from .boxes import Boxes as Boxes
 from .boxes import BoxMode as BoxMode
 from .boxes import matched_pairwise_iou as matched_pairwise_iou

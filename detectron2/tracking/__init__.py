@@ -1,5 +1,6 @@
 """Give the detections of a video identities that last from frame to frame."""
 
+from . import compat_names as compat_names
 from .base_tracker import TRACKER_HEADS_REGISTRY as TRACKER_HEADS_REGISTRY
 from .base_tracker import BaseTracker as BaseTracker
 from .base_tracker import build_tracker_head as build_tracker_head

@@ -26,6 +26,9 @@ class BaseTracker:
             kwargs: for subclasses; not used here.
         """
         self._prev_instances: Instances | None = None  # what `update` returned last
+        self._matched_idx: set[int] = set()  # of this frame's detections, those that continue one
+        self._matched_ID: set[int] = set()  # identities of these
+        self._untracked_prev_idx: set[int] = set()  # of the frame before, those that nothing continues
         self._id_count = 0  # identities given so far
 
     @classmethod

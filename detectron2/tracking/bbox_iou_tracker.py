@@ -21,3 +21,26 @@ class BBoxIOUTracker(IOUIdentityTracker):
                 matches[pair["idx"]] = pair["prev_idx"]
                 taken.add(pair["prev_idx"])
         return matches
+
+    def _follow(self, instances: Instances, prev_instances: Instances) -> Instances:
+        self._reset_fields()
+        matches = self._match(instances, prev_instances)
+        self._hand_identities_on(instances, matches)
+        self._matched_idx.update(matches)
+        self._matched_ID.update(prev_instances.ID[prev_index] for prev_index in matches.values())
+        self._untracked_prev_idx.difference_update(matches.values())
+        return self._merge_untracked_instances(self._assign_new_id(instances))
+
+    def _reset_fields(self) -> None:
+        """Forget the matches of the frame before."""
+        self._matched_idx, self._matched_ID = set(), set()
+        self._untracked_prev_idx = set(range(len(self._require_previous())))
+
+    def _assign_new_id(self, instances: Instances) -> Instances:
+        """Give identities to the detections that continue none, in place."""
+        self._give_new_identities(instances, sorted(set(range(len(instances))) - self._matched_idx))
+        return instances
+
+    def _merge_untracked_instances(self, instances: Instances) -> Instances:
+        """Append those of the untracked previous detections that are worth remembering."""
+        return self._with_remembered(instances, self._untracked_prev_idx)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from .utils import create_prediction_pairs
 class IdentityTracker(BaseTracker):
     """Hands identities on from matched detections, and remembers lost ones for some frames.
 
-    A subclass defines `_match`.
+    A subclass defines `_match`, or all of `_follow`.
     """
 
     @configurable
@@ -49,7 +50,7 @@ class IdentityTracker(BaseTracker):
             raise UserValueError(
                 f"the size of the video must be positive, got {video_height} x {video_width}"
             )
-        self._video_size = np.array([video_width, video_height], dtype=np.float64)
+        self._video_height, self._video_width = video_height, video_width
         self._max_num_instances, self._max_lost_frame_count = max_num_instances, max_lost_frame_count
         self._min_box_rel_dim, self._min_instance_period = min_box_rel_dim, min_instance_period
 
@@ -76,51 +77,65 @@ class IdentityTracker(BaseTracker):
             lost.
         """
         previous = self._prev_instances
-        if previous is None:
-            tracked = self._with_identities(instances, {})
-        else:
-            matches = self._match(instances, previous)
-            tracked = self._with_identities(
-                instances, {i: (previous.ID[j], previous.ID_period[j]) for i, j in matches.items()}
-            )
-            lost = sorted(set(range(len(previous))) - set(matches.values()))
-            tracked = Instances.cat([tracked, *self._remembered(previous, lost, len(tracked))])
+        tracked = self._initialize_extra_fields(instances)
+        if previous is not None:
+            tracked = self._follow(tracked, previous)
         # A copy, because what is returned belongs to the caller.
         self._prev_instances = copy.deepcopy(tracked)
         return tracked
+
+    def _initialize_extra_fields(self, instances: Instances) -> Instances:
+        """The detections with fields of identity: new identities in the first frame, None in later ones."""
+        tracked = Instances(instances.image_size, **instances.get_fields())
+        for name in ("ID", "ID_period", "lost_frame_count"):
+            tracked.set(name, [None] * len(instances))
+        if self._prev_instances is None:
+            self._give_new_identities(tracked, range(len(tracked)))
+        return tracked
+
+    def _follow(self, instances: Instances, prev_instances: Instances) -> Instances:
+        """Fill the fields of identity in, and append the lost ones that are remembered."""
+        raise UserNotImplementedError(f"{type(self).__name__} does not define _follow")
 
     def _match(self, instances: Instances, prev_instances: Instances) -> dict[int, int]:
         """Index of a detection -> index of the previous one that it continues, both at most once."""
         raise UserNotImplementedError(f"{type(self).__name__} does not define _match")
 
-    def _with_identities(self, instances: Instances, known: dict[int, tuple[int, int]]) -> Instances:
-        """The detections with their fields of identity; `known`: identity and period of the matched ones."""
-        identities = []
-        for index in range(len(instances)):
-            if index not in known:
-                known[index] = (self._id_count, 0)
-                self._id_count += 1
-            identities.append(known[index])
-        tracked = Instances(instances.image_size, **instances.get_fields())
-        tracked.ID = [identity for identity, _ in identities]
-        tracked.ID_period = [period + 1 for _, period in identities]
-        tracked.lost_frame_count = [0] * len(identities)
-        return tracked
+    def _give_new_identities(self, instances: Instances, indices: Iterable[int]) -> None:
+        for index in indices:
+            instances.ID[index], instances.ID_period[index] = self._id_count, 1
+            instances.lost_frame_count[index] = 0
+            self._id_count += 1
 
-    def _remembered(self, previous: Instances, lost: list[int], num_tracked: int) -> list[Instances]:
-        """Of the lost ones, those worth remembering, each by itself."""
+    def _hand_identities_on(self, instances: Instances, matches: Mapping[int, int]) -> None:
+        """Give detections the identity of the previous ones that they continue: `matches`, as of `_match`."""
+        previous = self._require_previous()
+        for index, prev_index in matches.items():
+            instances.ID[index] = previous.ID[prev_index]
+            instances.ID_period[index] = previous.ID_period[prev_index] + 1
+            instances.lost_frame_count[index] = 0
+
+    def _with_remembered(self, instances: Instances, lost: Iterable[int]) -> Instances:
+        """The detections, and behind them those of the lost previous ones that are worth remembering."""
+        previous = self._require_previous()
         x1_y1, x2_y2 = previous.pred_boxes.tensor.double().cpu().numpy().reshape(-1, 2, 2).swapaxes(0, 1)
-        is_large = ((x2_y2 - x1_y1) / self._video_size >= self._min_box_rel_dim).all(axis=1)
+        video_size = np.array([self._video_width, self._video_height], dtype=np.float64)
+        is_large = ((x2_y2 - x1_y1) / video_size >= self._min_box_rel_dim).all(axis=1)
         kept = [
             previous[i]
-            for i in lost
+            for i in sorted(lost)
             if is_large[i]
             and previous.lost_frame_count[i] < self._max_lost_frame_count
             and previous.ID_period[i] > self._min_instance_period
         ]
         for instance in kept:
             instance.lost_frame_count = [count + 1 for count in instance.lost_frame_count]
-        return kept[: max(self._max_num_instances - num_tracked, 0)]
+        return Instances.cat([instances, *kept[: max(self._max_num_instances - len(instances), 0)]])
+
+    def _require_previous(self) -> Instances:
+        if self._prev_instances is None:
+            raise UserValueError("the tracker has seen no frame yet: call update() with the first one")
+        return self._prev_instances
 
 
 class IOUIdentityTracker(IdentityTracker):

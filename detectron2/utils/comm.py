@@ -116,7 +116,7 @@ def synchronize() -> None:
         dist.barrier()
 
 
-def _world_group_on_cpu() -> dist.ProcessGroup:
+def _get_global_gloo_group() -> dist.ProcessGroup:
     """A group over all processes that moves CPU data: pickled objects need no GPU memory."""
     world = dist.group.WORLD
     assert world is not None
@@ -141,7 +141,7 @@ def all_gather(data: Any, group: dist.ProcessGroup | None = None) -> list[Any]:
     """
     if get_world_size() == 1:
         return [data]
-    group = group or _world_group_on_cpu()
+    group = group or _get_global_gloo_group()
     collected: list[Any] = [None] * dist.get_world_size(group)
     if len(collected) == 1:
         return [data]
@@ -162,7 +162,7 @@ def gather(data: Any, dst: int = 0, group: dist.ProcessGroup | None = None) -> l
     """
     if get_world_size() == 1:
         return [data]
-    group = group or _world_group_on_cpu()
+    group = group or _get_global_gloo_group()
     if dist.get_world_size(group) == 1:
         return [data]
     receives = get_rank() == dst

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from .compat_names import configure_libraries as _configure_libraries  # noqa: F401  # for others' code
 from .user_errors import (
     UserAttributeError,
     UserFileNotFoundError,

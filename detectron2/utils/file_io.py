@@ -17,7 +17,7 @@ from __future__ import annotations
 import os
 import posixpath
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import IO, Any
 from urllib.parse import urlsplit
@@ -31,10 +31,12 @@ from .download import download, has_named_digest
 from .paths import flat_name, path_within
 from .user_errors import UserValueError
 
-__all__ = ["PathHandler", "PathManager", "atomic_write"]
+__all__ = ["MODELS_VARIABLE", "PathHandler", "PathManager", "atomic_write", "find_in_models_folder"]
 
 _ZOO_HOST = "https://dl.fbaipublicfiles.com/"
-_FOLDER_VARIABLE = "DETECTRON2_MODELS"
+MODELS_VARIABLE = "DETECTRON2_MODELS"
+"""Environment variable; a folder with files that are looked for before anything is downloaded."""
+
 _MIRROR_VARIABLE = "DETECTRON2_MIRROR"
 
 
@@ -86,12 +88,21 @@ class OneDriveHandler(DownloadHandler):
 
 def _find_in_folder(url: str) -> str | None:
     """Path of a file of the zoo in the user's folder, if it is there."""
-    folder = os.environ.get(_FOLDER_VARIABLE)
-    if not folder:
-        return None
     names = [url.removeprefix(_ZOO_HOST), url.removeprefix(_ZOO_HOST).removeprefix("detectron2/")]
     if has_named_digest(url):
         names.append(posixpath.basename(url))
+    return find_in_models_folder(names)
+
+
+def find_in_models_folder(names: Iterable[str]) -> str | None:
+    """Return the path of the first of these files that is in the user's folder of models, None if none is.
+
+    Args:
+        names: relative paths with `/` between their parts.
+    """
+    folder = os.environ.get(MODELS_VARIABLE)
+    if not folder:
+        return None
     paths = (path_within(os.path.expanduser(folder), name) for name in names)
     return next(filter(os.path.isfile, paths), None)
 
@@ -102,7 +113,7 @@ def _mirrored(url: str) -> tuple[str, str]:
     mirror = os.environ.get(_MIRROR_VARIABLE) or _ZOO_HOST
     hint = (
         f"Without a connection, put the file into a folder as {name} and name the folder in"
-        f" {_FOLDER_VARIABLE}; {_MIRROR_VARIABLE} names a mirror of {_ZOO_HOST}"
+        f" {MODELS_VARIABLE}; {_MIRROR_VARIABLE} names a mirror of {_ZOO_HOST}"
     )
     return f"{mirror.rstrip('/')}/{name}", hint
 

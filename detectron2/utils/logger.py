@@ -13,6 +13,11 @@ from typing import IO, Any
 
 from detectron2.utils.file_io import PathManager
 
+from .compat_names import DEFAULT_LOG_BUFFER_SIZE as DEFAULT_LOG_BUFFER_SIZE
+from .compat_names import LOG_BUFFER_SIZE_KEY as D2_LOG_BUFFER_SIZE_KEY  # noqa: F401  # for others' code
+from .compat_names import ColorfulFormatter as _ColorfulFormatter  # noqa: F401  # for others' code
+from .compat_names import cached_log_stream as _cached_log_stream  # noqa: F401  # for others' code
+from .compat_names import log_stream_buffer_size as _get_log_stream_buffer_size  # noqa: F401  # for others' code
 from .user_errors import UserValueError, is_for_user
 
 __all__ = [

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import importlib
+import logging
 from collections.abc import Callable
 from typing import Any, TypeVar, overload
 
 from fvcore.common.registry import Registry as _Registry
 
+from .compat_names import convert_target_to_string as _convert_target_to_string  # noqa: F401  # for others' code
 from .user_errors import UserImportError, UserKeyError, UserValueError, near
 
 __all__ = ["Registry", "locate"]
+
+logger = logging.getLogger(__name__)
 
 _Entry = TypeVar("_Entry")
 
@@ -20,25 +24,64 @@ class Registry(_Registry):  # type: ignore[misc]  # fvcore has no types
 
     It is a `fvcore.common.registry.Registry`, so code that checks for that type accepts it. Its errors help:
     an unknown name lists near matches, a second registration says who holds the name.
+
+    An entry that gives way (`register(overridable=True)`) is for a name of our own that others may have for
+    theirs: they get it, whoever comes first, and the log says so.
     """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self._giving_way: set[str] = set()
 
     # fvcore has no annotations: without these a decorated function or class would lose its own.
     @overload
-    def register(self, obj: None = None) -> Callable[[_Entry], _Entry]: ...
+    def register(self, obj: None = None, *, overridable: bool = False) -> Callable[[_Entry], _Entry]: ...
     @overload
-    def register(self, obj: _Entry) -> _Entry: ...
-    def register(self, obj: Any = None) -> Any:
-        """Register `obj` under its `__name__`, or without one return a decorator that does."""
-        return super().register(obj)
+    def register(self, obj: _Entry, *, overridable: bool = False) -> _Entry: ...
+    def register(self, obj: Any = None, *, overridable: bool = False) -> Any:
+        """Register `obj` under its `__name__`, or without one return a decorator that does.
+
+        Args:
+            obj: a class or function.
+            overridable: whether it gives way to whatever else is registered under the name.
+        """
+        if not overridable:
+            return super().register(obj)
+        return self._register_giving_way if obj is None else self._register_giving_way(obj)
+
+    def gives_way(self, name: str) -> bool:
+        """Tell whether the entry of this name is one that another may replace."""
+        return name in self._giving_way
+
+    def _register_giving_way(self, obj: Any) -> Any:
+        name = obj.__name__
+        if name in self._giving_way:
+            raise self._taken(name, obj)
+        if name in self._obj_map:
+            self._log_replacement(name, obj, self._obj_map[name])
+        else:
+            self._do_register(name, obj)
+            self._giving_way.add(name)
+        return obj
+
+    def _log_replacement(self, name: str, ours: Any, theirs: Any) -> None:
+        # A warning, since imports come before logs are set up.
+        logger.warning("%s registry: %r is %r, which takes the place of %r", self._name, name, theirs, ours)
 
     def _do_register(self, name: str, obj: Any) -> None:
         holder = self._obj_map.get(name)
-        if holder is not None:
-            raise UserValueError(
-                f"{self._name} registry: the name {name!r} already belongs to {holder!r}; "
-                f"give {obj!r} another name, entries are never replaced"
-            )
+        if name in self._giving_way:
+            self._giving_way.remove(name)
+            self._log_replacement(name, holder, obj)
+        elif holder is not None:
+            raise self._taken(name, obj)
         self._obj_map[name] = obj
+
+    def _taken(self, name: str, obj: Any) -> UserValueError:
+        return UserValueError(
+            f"{self._name} registry: the name {name!r} already belongs to {self._obj_map[name]!r}; "
+            f"give {obj!r} another name"
+        )
 
     def get(self, name: str) -> Any:
         """Return the object registered as `name`.

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, fx
 from torch.fx._symbolic_trace import is_fx_tracing as _is_fx_tracing
 
+from .env import TORCH_VERSION as TORCH_VERSION
+
 __all__ = ["assert_fx_safe", "is_fx_tracing", "is_fx_tracing_legacy"]
 
 
@@ -41,3 +43,7 @@ def assert_fx_safe(condition: bool | Tensor | fx.Proxy, message: str) -> Tensor 
         return node  # recorded, not run
     assert condition, message
     return torch.ones(())
+
+
+# The name under which others' code imports it.
+_do_assert_fx_safe = assert_fx_safe

@@ -18,7 +18,7 @@ LAYERS: Layers = (
     ("utils",),
     ("config",),
     ("layers",),
-    ("structures", "collect_env"),
+    ("structures", "collect_env", "_C"),
     ("data", "solver", "checkpoint"),
     ("visualization",),
     ("modeling", "tracking", "evaluation"),
@@ -31,6 +31,14 @@ LAYERS: Layers = (
 RE_EXPORTS = frozenset(
     f"utils.{name}"
     for name in ("analysis", "collect_env", "colormap", "testing", "video_visualizer", "visualizer")
+) | frozenset(
+    f"data.datasets.{name}"
+    for name in (
+        "lvis_v0_5_categories",
+        "lvis_v1_categories",
+        "lvis_v1_category_image_count",
+        "register_coco",
+    )
 )
 
 # Facades with a `__getattr__` that imports on first use, each with its reason.
@@ -51,6 +59,9 @@ DEFERRED_IMPORTS = {
     ): "pictures of training are rare",
     ("modeling.meta_arch.training_pictures", "visualization.visualizer"): "pictures of training are rare",
 }
+
+# Packages whose public name begins with an underscore: their own files may import each other.
+UNDERSCORED_PACKAGES = ("_C",)
 
 # Name of a plug-in: the folder or file that holds all that is known of it.
 PLUGINS = {"res2net": "modeling/backbone/res2net"}
@@ -116,7 +127,10 @@ def private_imports(tree: SourceTree) -> list[str]:
     """Imports of `_name` or of a module below a `_module`, and `module._name` of an imported module."""
     wrong = []
     for item in tree.imports:
+        home = _short(tree, item.module).split(".")[0]
         parts = [*item.target.split("."), *item.names]
+        if home in UNDERSCORED_PACKAGES:
+            parts = [part for part in parts if part != home]
         # A package may hold private files for itself alone; here no file does.
         if any(map(_is_private, parts)):
             wrong.append(f"{item.module}:{item.line} imports {', '.join(filter(_is_private, parts))}")

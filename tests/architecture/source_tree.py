@@ -92,12 +92,14 @@ class SourceTree:
 
     def _strings(self, module: str) -> Iterator[Import]:
         """Paths in strings, as `import_module`, `locate`, `_target_` and tables of lazy names take them."""
-        docstrings = {id(node) for node in _docstrings(self.syntax(module))}
+        passed_over = {
+            id(node) for node in (*_docstrings(self.syntax(module)), *_offered(self.syntax(module)))
+        }
         for node, in_function, _ in _walk(self.syntax(module)):
             if (
                 not isinstance(node, ast.Constant)
                 or not isinstance(node.value, str)
-                or id(node) in docstrings
+                or id(node) in passed_over
             ):
                 continue
             path = self._spelled_path(node.value, module)
@@ -160,3 +162,13 @@ def is_text(node: ast.AST) -> bool:
 
 def _docstrings(tree: ast.Module) -> Iterator[ast.AST]:
     yield from (node.value for node in ast.walk(tree) if isinstance(node, ast.Expr) and is_text(node))
+
+
+def _offered(tree: ast.Module) -> Iterator[ast.AST]:
+    """Strings in calls of `offer`: modules that others' code finds names in, and where these come from.
+
+    Nothing is imported by them that is not imported without them, or before somebody asks for such a name.
+    """
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "offer":
+            yield from ast.walk(node)

@@ -334,6 +334,19 @@ def test_things_and_stuff_ids_are_mapped_back(tiny_panoptic: str) -> None:
         )
 
 
+def test_predicted_things_are_void_on_data_without_things(tiny_panoptic: str) -> None:
+    metadata = MetadataCatalog.get(tiny_panoptic)
+    MetadataCatalog.remove(tiny_panoptic)
+    stuff = {**metadata.as_dict(), "thing_dataset_id_to_contiguous_id": {}}
+    MetadataCatalog.get(tiny_panoptic).set(**stuff)
+    evaluator = COCOPanopticEvaluator(tiny_panoptic)
+    segments = [{"id": 1, "category_id": 0, "isthing": True}, {"id": 2, "category_id": 1, "isthing": False}]
+    output = (torch.tensor([[1, 1, 2, 2]] * 4), segments)
+    evaluator.process([{"image_id": 0, "file_name": "folder/0.jpg"}], [{"panoptic_seg": output}])
+    results = evaluator.evaluate()
+    assert results is not None and results["panoptic_seg"]["PQ_st"] == pytest.approx(100)
+
+
 def test_encoded_labels_are_taken_apart(tiny_panoptic: str) -> None:
     evaluator = COCOPanopticEvaluator(tiny_panoptic)
     labels, segments = evaluator._decode_labels(np.array([[-1, 0, 1002, 2000]]))

@@ -69,8 +69,8 @@ def configurable(init_func: Any = None, *, from_config: Any = None) -> Any:
 
         @functools.wraps(function)
         def call(*args: Any, **kwargs: Any) -> _R:
-            if _has_config(args, kwargs):
-                return function(**_arguments_from_config(from_config, args, kwargs))
+            if has_config(args, kwargs):
+                return function(**arguments_from_config(from_config, args, kwargs))
             return function(*args, **kwargs)
 
         call.from_config = from_config  # type: ignore[attr-defined]  # callers may ask for the arguments alone
@@ -91,8 +91,8 @@ def _configurable_init(init: Callable[..., None]) -> Callable[..., None]:
             )
         if not inspect.ismethod(from_config):
             raise UserTypeError(f"{type(self).__name__}.from_config must be a classmethod")
-        if _has_config(args, kwargs):
-            init(self, **_arguments_from_config(from_config, args, kwargs))
+        if has_config(args, kwargs):
+            init(self, **arguments_from_config(from_config, args, kwargs))
         else:
             init(self, *args, **kwargs)
 
@@ -107,11 +107,12 @@ def _is_config(value: Any) -> bool:
     return omegaconf is not None and isinstance(value, omegaconf.DictConfig)
 
 
-def _has_config(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+def has_config(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Tell whether a call gives a config, which is the first argument or `cfg`."""
     return _is_config(args[0] if args else None) or _is_config(kwargs.get("cfg"))
 
 
-def _arguments_from_config(
+def arguments_from_config(
     from_config: Callable[..., dict[str, Any]], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> dict[str, Any]:
     """What `from_config` returns, overridden by the keywords that it does not take."""

@@ -41,15 +41,17 @@ _MAX_THREADS = 8
 
 
 @dataclass(frozen=True)
-class _Files:
+class CityscapesFiles:
+    """Where an image and its annotations lie."""
+
     image: str
     annotations: str
     """Path of what belongs to the image, up to and with "gtFine_"."""
 
 
-def _list_files(image_dir: Path, gt_dir: Path) -> list[_Files]:
+def _list_files(image_dir: Path, gt_dir: Path) -> list[CityscapesFiles]:
     return [
-        _Files(
+        CityscapesFiles(
             os.path.join(image_dir, city, name),
             os.path.join(gt_dir, city, name.removesuffix(_IMAGE_SUFFIX) + "_gtFine_"),
         )
@@ -100,12 +102,13 @@ def load_cityscapes_instances(
     """
     files = _list_files(image_dir, gt_dir)
     logger.info("Reading the instances of %d images of Cityscapes ...", len(files))
-    read = partial(_read_instances, from_json=from_json, to_polygons=to_polygons)
+    read = partial(read_instances, from_json=from_json, to_polygons=to_polygons)
     with ThreadPoolExecutor(min(os.cpu_count() or 1, _MAX_THREADS)) as pool:
         return list(pool.map(read, files))
 
 
-def _read_instances(files: _Files, from_json: bool, to_polygons: bool) -> dict[str, Any]:
+def read_instances(files: CityscapesFiles, from_json: bool, to_polygons: bool) -> dict[str, Any]:
+    """Read the instances of one image; arguments and result as those of `load_cityscapes_instances`."""
     id_map, instances = _draw_json(files) if from_json else _read_id_map(files)
     annotations = []
     for id, (category, is_crowd) in instances.items():
@@ -139,7 +142,7 @@ _Instances = dict[int, tuple[int, bool]]
 """Number in the id map -> (category_id, is_crowd)."""
 
 
-def _draw_json(files: _Files) -> tuple[np.ndarray, _Instances]:
+def _draw_json(files: CityscapesFiles) -> tuple[np.ndarray, _Instances]:
     content = read_json(files.annotations + "polygons.json")
     canvas = Image.new("I", (content["imgWidth"], content["imgHeight"]))
     draw = ImageDraw.Draw(canvas)
@@ -156,7 +159,7 @@ def _draw_json(files: _Files) -> tuple[np.ndarray, _Instances]:
     return np.asarray(canvas), instances
 
 
-def _read_id_map(files: _Files) -> tuple[np.ndarray, _Instances]:
+def _read_id_map(files: CityscapesFiles) -> tuple[np.ndarray, _Instances]:
     with PathManager.open(files.annotations + "instanceIds.png", "rb") as file, Image.open(file) as image:
         id_map = np.asarray(image).astype(np.int32)
     instances = {}

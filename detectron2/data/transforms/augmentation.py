@@ -34,7 +34,7 @@ def _rand_range(low: float = 1.0, high: float | None = None, size: Any = None) -
     return np.random.uniform(low, high, [] if size is None else size)
 
 
-def _check_input_type(image: np.ndarray) -> None:
+def _check_img_dtype(image: np.ndarray) -> None:
     """Raise for what no transform could take as an image."""
     if not isinstance(image, np.ndarray):
         raise UserTypeError(
@@ -81,7 +81,7 @@ class Augmentation:
         Returns:
             The transform, to be applied to whatever is not part of the input.
         """
-        transform = self.get_transform(*_collect_arguments(self, aug_input))
+        transform = self.get_transform(*_get_aug_input_args(self, aug_input))
         if not isinstance(transform, Transform):
             raise UserTypeError(
                 f"{type(self).__name__}.get_transform must return a Transform, got "
@@ -99,8 +99,11 @@ class Augmentation:
                 continue
             if not hasattr(self, name):
                 return object.__repr__(self)
-            text = pprint.pformat(getattr(self, name))
-            if text != pprint.pformat(parameter.default):
+            value = getattr(self, name)
+            if (
+                value is not parameter.default
+            ):  # an argument that was given is shown, if it is the default too
+                text = pprint.pformat(value)
                 shown.append(f"{name}={text if len(text) <= 50 else text[:47] + '...'}")
         return f"{type(self).__name__}({', '.join(shown)})"
 
@@ -119,7 +122,7 @@ def _argument_names(aug: Augmentation) -> tuple[str, ...]:
     return tuple(parameters)
 
 
-def _collect_arguments(aug: Augmentation, aug_input: Any) -> list[Any]:
+def _get_aug_input_args(aug: Augmentation, aug_input: Any) -> list[Any]:
     """Look the arguments of `aug.get_transform` up in `aug_input`."""
     if aug.input_args is None:
         aug.input_args = _argument_names(aug)
@@ -132,7 +135,7 @@ def _collect_arguments(aug: Augmentation, aug_input: Any) -> list[Any]:
     return [getattr(aug_input, name) for name in aug.input_args]
 
 
-class _FixedAugmentation(Augmentation):
+class _TransformToAug(Augmentation):
     """Presents a `Transform` as an `Augmentation`."""
 
     input_args = ()
@@ -151,7 +154,7 @@ def transform_to_aug(tfm_or_aug: Augmentation | Transform) -> Augmentation:
     if isinstance(tfm_or_aug, Augmentation):
         return tfm_or_aug
     if isinstance(tfm_or_aug, Transform):
-        return _FixedAugmentation(tfm_or_aug)
+        return _TransformToAug(tfm_or_aug)
     raise UserTypeError(f"Expected an Augmentation or a Transform, got {type(tfm_or_aug).__name__}.")
 
 
@@ -188,7 +191,7 @@ class AugInput:
             boxes: (N, 4) XYXY in pixels.
             sem_seg: (H, W) integer labels.
         """
-        _check_input_type(image)
+        _check_img_dtype(image)
         self.image = image
         self.boxes = boxes
         self.sem_seg = sem_seg

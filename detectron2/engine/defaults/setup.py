@@ -54,7 +54,7 @@ def default_setup(cfg: Any, args: argparse.Namespace) -> None:
     """
     setup_environment()
     eval_only = bool(getattr(args, "eval_only", False))
-    asked = output_dir = _setting(cfg, "OUTPUT_DIR", "train.output_dir", default="")
+    asked = output_dir = find_setting(cfg, "OUTPUT_DIR", "train.output_dir", default="")
     if output_dir:
         # Without the flag the script decides later whether it resumes.
         starts_anew = not eval_only and not getattr(args, "resume", True)
@@ -76,7 +76,7 @@ def default_setup(cfg: Any, args: argparse.Namespace) -> None:
     _set_seeds_and_backends(cfg, eval_only=eval_only)
 
 
-def _setting(cfg: Any, *names: str, default: Any) -> Any:
+def find_setting(cfg: Any, *names: str, default: Any) -> Any:
     """Return the first of several dotted keys that the config has."""
     for name in names:
         node = cfg
@@ -108,15 +108,15 @@ def _save_config(cfg: Any, path: str, *, eval_only: bool) -> None:
 
 
 def _set_seeds_and_backends(cfg: Any, eval_only: bool) -> None:
-    seed = _setting(cfg, "SEED", "train.seed", default=-1)
+    seed = find_setting(cfg, "SEED", "train.seed", default=-1)
     # Ranks differ on purpose: equal ones would draw the same augmentations for different images.
     seed_all_rng(None if seed < 0 else seed + comm.get_rank())
     # Evaluation meets an image size too seldom for benchmarking to pay.
     if not eval_only:
-        torch.backends.cudnn.benchmark = _setting(
+        torch.backends.cudnn.benchmark = find_setting(
             cfg, "CUDNN_BENCHMARK", "train.cudnn_benchmark", default=False
         )
-    precision = _setting(cfg, "FLOAT32_PRECISION", "train.float32_precision", default="")
+    precision = find_setting(cfg, "FLOAT32_PRECISION", "train.float32_precision", default="")
     if precision:
         torch.set_float32_matmul_precision(precision)
 

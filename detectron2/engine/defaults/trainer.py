@@ -222,10 +222,14 @@ class DefaultTrainer(TrainerBase):
             The results of the last evaluation; empty where there was none, and in other processes than the
             main one.
         """
-        super().train(self.start_iter, self.max_iter)
+        self.train_loop(self.start_iter, self.max_iter)
         if self.cfg.TEST.EXPECTED_RESULTS and comm.is_main_process():
             verify_results(self.cfg, self._last_eval_results)
         return self._last_eval_results
+
+    def train_loop(self, start_iter: int, max_iter: int) -> None:
+        """Train from `start_iter` to before `max_iter`; programs with a loop of their own override it."""
+        super().train(start_iter, max_iter)
 
     def _describe_empty_run(self) -> str:
         return (

@@ -11,12 +11,14 @@ from detectron2.engine.hooks.profiling import TorchProfiler as TorchProfiler
 from detectron2.engine.hooks.schedule import LRScheduler as LRScheduler
 from detectron2.engine.hooks.timing import IterationTimer as IterationTimer
 from detectron2.engine.hooks.writing import PeriodicWriter as PeriodicWriter
+from detectron2.engine.train_loop.base import HookBase as HookBase
 
 __all__ = [
     "AutogradProfiler",
     "BestCheckpointer",
     "CallbackHook",
     "EvalHook",
+    "HookBase",
     "IterationTimer",
     "LRScheduler",
     "PeriodicCheckpointer",

@@ -26,11 +26,24 @@ that it belongs to.
 """
 
 
-def register_region_stage(backbone_name: str) -> Callable[[RegionStageBuilder], RegionStageBuilder]:
-    """Register the decorated function as the maker of res5 for models on this backbone."""
+# Stages of backbones that give way to others of their name.
+_STAGES_GIVING_WAY: set[str] = set()
+
+
+def register_region_stage(
+    backbone_name: str, *, overridable: bool = False
+) -> Callable[[RegionStageBuilder], RegionStageBuilder]:
+    """Register the decorated function as the maker of res5 for models on this backbone.
+
+    Args:
+        backbone_name: what the backbone is registered as.
+        overridable: whether the backbone gives way to another of its name, which then has no such stage.
+    """
 
     def register(builder: RegionStageBuilder) -> RegionStageBuilder:
         REGION_STAGE_REGISTRY._do_register(backbone_name, builder)
+        if overridable:
+            _STAGES_GIVING_WAY.add(backbone_name)
         return builder
 
     return register
@@ -42,9 +55,10 @@ def build_region_stage(cfg: CfgNode) -> list[CNNBlockBase]:
     A backbone that registers no such stage gets the one of ResNet.
     """
     name = cfg.MODEL.BACKBONE.NAME
-    builder: RegionStageBuilder = REGION_STAGE_REGISTRY.get(
-        name if name in REGION_STAGE_REGISTRY else "build_resnet_backbone"
-    )
+    was_replaced = name in _STAGES_GIVING_WAY and not BACKBONE_REGISTRY.gives_way(name)
+    if name not in REGION_STAGE_REGISTRY or was_replaced:
+        name = "build_resnet_backbone"
+    builder: RegionStageBuilder = REGION_STAGE_REGISTRY.get(name)
     return builder(cfg)
 
 

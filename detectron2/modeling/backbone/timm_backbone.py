@@ -162,7 +162,7 @@ def _parse_options(texts: Sequence[str]) -> dict[str, Any]:
     return options
 
 
-@BACKBONE_REGISTRY.register()
+@BACKBONE_REGISTRY.register(overridable=True)
 def build_timm_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> TimmBackbone:
     """Build the timm model that `MODEL.TIMM` names."""
     node = cfg.MODEL.TIMM
@@ -177,13 +177,13 @@ def build_timm_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> TimmBackbone:
     )
 
 
-@BACKBONE_REGISTRY.register()
+@BACKBONE_REGISTRY.register(overridable=True)
 def build_timm_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
     """Build a timm model with a feature pyramid, p6 made by pooling."""
     return build_fpn(cfg, build_timm_backbone(cfg, input_shape), LastLevelMaxPool())
 
 
-@BACKBONE_REGISTRY.register()
+@BACKBONE_REGISTRY.register(overridable=True)
 def build_retinanet_timm_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
     """Build a timm model with a feature pyramid, p6 and p7 made from its map of stride 32."""
     return build_retinanet_fpn(cfg, build_timm_backbone(cfg, input_shape))

@@ -10,11 +10,13 @@ from .block import StagePool as StagePool
 from .builders import build_res2net_backbone as build_res2net_backbone
 from .builders import build_res2net_fpn_backbone as build_res2net_fpn_backbone
 from .builders import build_retinanet_res2net_fpn_backbone as build_retinanet_res2net_fpn_backbone
+from .published import RES2NET_WEIGHTS as RES2NET_WEIGHTS
 from .stem import DeepStem as DeepStem
 from .weights import Res2NetLayout as Res2NetLayout
 from .weights import Res2NetWeights as Res2NetWeights
 
 __all__ = [
+    "RES2NET_WEIGHTS",
     "DeepStem",
     "DeformRes2NetBottleneckBlock",
     "Res2NetBottleneckBlock",

@@ -23,7 +23,7 @@ from .stem import DeepStem
 _STAGE_POOLS: dict[str, StagePool] = {"auto": "auto", "true": True, "false": False}
 
 
-@BACKBONE_REGISTRY.register()
+@BACKBONE_REGISTRY.register(overridable=True)
 def build_res2net_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> ResNet:
     """Build the Res2Net that `MODEL.RESNETS` and `MODEL.RES2NET` describe."""
     resnets = cfg.MODEL.RESNETS
@@ -35,7 +35,7 @@ def build_res2net_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> ResNet:
     return ResNet(stem, stages, out_features=resnets.OUT_FEATURES, freeze_at=cfg.MODEL.BACKBONE.FREEZE_AT)
 
 
-@register_region_stage("build_res2net_backbone")
+@register_region_stage("build_res2net_backbone", overridable=True)
 def _build_region_stage(cfg: CfgNode) -> list[CNNBlockBase]:
     return make_region_stage(cfg, _blocks(cfg), num_blocks=_blocks_per_stage(cfg)[-1])
 
@@ -82,13 +82,13 @@ def _blocks_per_stage(cfg: CfgNode) -> tuple[int, ...]:
     return blocks_for_depth(depth)
 
 
-@BACKBONE_REGISTRY.register()
+@BACKBONE_REGISTRY.register(overridable=True)
 def build_res2net_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
     """Build a Res2Net with a feature pyramid, p6 made by pooling."""
     return build_fpn(cfg, build_res2net_backbone(cfg, input_shape), LastLevelMaxPool())
 
 
-@BACKBONE_REGISTRY.register()
+@BACKBONE_REGISTRY.register(overridable=True)
 def build_retinanet_res2net_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
     """Build a Res2Net with a feature pyramid, p6 and p7 made from res5."""
     return build_retinanet_fpn(cfg, build_res2net_backbone(cfg, input_shape))
