@@ -56,8 +56,12 @@ class COCOPanopticEvaluator(DatasetEvaluator):
                 f"'{dataset_name}' has no panoptic ground truth: its metadata lacks {' and '.join(missing)}. "
                 "Register it with register_panoptic() or register_coco_panoptic()"
             )
-        self._thing_dataset_ids = _inverse(self._metadata.get("thing_dataset_id_to_contiguous_id"))
-        self._stuff_dataset_ids = _inverse(self._metadata.get("stuff_dataset_id_to_contiguous_id"))
+        self._thing_contiguous_id_to_dataset_id = _inverse(
+            self._metadata.get("thing_dataset_id_to_contiguous_id")
+        )
+        self._stuff_contiguous_id_to_dataset_id = _inverse(
+            self._metadata.get("stuff_dataset_id_to_contiguous_id")
+        )
         self._output_dir = output_dir
         self._predictions: list[dict[str, Any]] = []
         if output_dir is not None:
@@ -108,7 +112,11 @@ class COCOPanopticEvaluator(DatasetEvaluator):
         converted = {key: _plain(value) for key, value in segment.items() if key != "isthing"}
         if "isthing" in segment:
             kind = "thing" if segment["isthing"] else "stuff"
-            mapping = self._thing_dataset_ids if segment["isthing"] else self._stuff_dataset_ids
+            mapping = (
+                self._thing_contiguous_id_to_dataset_id
+                if segment["isthing"]
+                else self._stuff_contiguous_id_to_dataset_id
+            )
             if converted["category_id"] not in mapping:
                 raise UserValueError(
                     f"a predicted {kind} segment has class {converted['category_id']}, but the metadata of "
