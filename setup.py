@@ -1,6 +1,8 @@
 """Build the package: its configs and, where a compiler and torch are at hand, its compiled operators.
 
-Everything that can be said in a table stands in pyproject.toml. Environment variables:
+Everything that can be said in a table stands in pyproject.toml. A plain `pip install .` builds in an
+environment of its own that has no torch; headers and libraries of the torch that is installed beside
+it are found by their place. Environment variables:
 
     FORCE_CUDA=1   build the CUDA kernels; an error where that is impossible
     FORCE_CUDA=0   leave the CUDA kernels out
@@ -12,10 +14,15 @@ Everything that can be said in a table stands in pyproject.toml. Environment var
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import shutil
+import site
 import subprocess
+import sys
+import sysconfig
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -150,50 +157,75 @@ def wants_cuda() -> bool:
     return root is not None
 
 
+def find_torch() -> Path | None:
+    """The folder of the torch to build with: one that can be imported, else one that is installed beside."""
+    spec = importlib.util.find_spec("torch")  # does not import it
+    if spec is not None and spec.submodule_search_locations:
+        return Path(next(iter(spec.submodule_search_locations)))
+    found = (folder / "torch" for folder in package_folders())
+    return next(
+        (path for path in found if (path / "version.py").is_file() and (path / "include").is_dir()), None
+    )
+
+
+def package_folders() -> Iterator[Path]:
+    """Where packages for this version of Python are, beside those of the environment for the build.
+
+    pip builds with the interpreter that it runs with; other tools make a new environment for the build, and
+    name theirs in a variable.
+    """
+    prefixes = [sys.prefix, os.environ.get("VIRTUAL_ENV"), os.environ.get("CONDA_PREFIX"), sys.base_prefix]
+    for prefix in filter(None, prefixes):
+        for key in ("platlib", "purelib"):
+            yield Path(sysconfig.get_path(key, vars={"base": prefix, "platbase": prefix}))
+    yield Path(site.getusersitepackages())
+
+
+def read_torch_version(folder: Path) -> str:
+    """What `torch.__version__` is, without importing torch, whose requirements may not be there."""
+    text = (folder / "version.py").read_text(encoding="utf-8")
+    found = re.search(r"^__version__\s*=\s*['\"]([^'\"]+)", text, re.MULTILINE)
+    return found.group(1) if found else "0.0"
+
+
 def make_extension() -> Extension | None:
     """Describe the operators' library, or say why there will be none."""
     if os.environ.get("D2_BUILD_OPS") == "0" or not SOURCES.is_dir():
         return None
-    try:
-        import torch
-        from torch.utils import cpp_extension
-    except ImportError:
-        give_up("this build environment has no torch; for compiled ones: pip install --no-build-isolation .")
+    torch_folder = find_torch()
+    if torch_folder is None:
+        give_up("there is no torch to build with; install it first, and then: pip install .")
         return None
-    version = tuple(int(part) for part in re.findall(r"\d+", torch.__version__)[:2])
-    if version < TORCH_TARGET:
-        give_up(f"they need torch {TORCH_TARGET[0]}.{TORCH_TARGET[1]} or later, this is {torch.__version__}")
+    version = read_torch_version(torch_folder)
+    if tuple(int(part) for part in re.findall(r"\d+", version)[:2]) < TORCH_TARGET:
+        give_up(f"they need torch {TORCH_TARGET[0]}.{TORCH_TARGET[1]} or later, {torch_folder} is {version}")
         return None
     if shutil.which((os.environ.get("CXX") or "g++").split()[0]) is None and shutil.which("c++") is None:
         give_up("there is no C++ compiler")
         return None
     with_cuda = wants_cuda()
     patterns = ["library.cpp", "*/*_cpu.cpp", *(["*/*_cuda.cpp", "*/*_cuda.cu"] if with_cuda else [])]
-    libraries, library_dirs = ["torch_cpu", "torch", "c10"], cpp_extension.library_paths()
-    include_dirs = cpp_extension.include_paths()
+    libraries, library_dirs = ["torch_cpu", "torch", "c10"], [str(torch_folder / "lib")]
+    headers = torch_folder / "include"
+    include_dirs = [str(headers), str(headers / "torch" / "csrc" / "api" / "include")]
     if with_cuda:
         root = cuda_root()
         assert root is not None
         libraries += ["cudart_static", "dl", "rt", "pthread"]
         library_dirs += [str(root / "lib64"), str(root / "lib")]
         include_dirs += [str(root / "include")]
-    say(f"compiling operators for the CPU{' and CUDA' if with_cuda else ''}; this takes a minute")
+    what = "the CPU and CUDA" if with_cuda else "the CPU"
+    say(f"compiling operators for {what} with torch {version} of {torch_folder}; this takes a minute")
     target = f"0x{TORCH_TARGET[0]:02x}{TORCH_TARGET[1]:02x}000000000000"
     return Extension(
         "detectron2._C",
         [str(path) for pattern in patterns for path in sorted(SOURCES.glob(pattern))],
-        include_dirs=[*include_dirs, *python_headers()],
+        include_dirs=[*include_dirs, sysconfig.get_paths()["include"]],
         define_macros=[("TORCH_TARGET_VERSION", target), ("Py_LIMITED_API", f"0x{PYTHON_TARGET:08X}")],
         libraries=libraries,
         library_dirs=library_dirs,
         py_limited_api=True,
     )
-
-
-def python_headers() -> list[str]:
-    import sysconfig
-
-    return [sysconfig.get_paths()["include"]]
 
 
 def give_up(reason: str) -> None:

@@ -12,35 +12,31 @@ demo/demo.py --input a.jpg --output out/ --opts MODEL.WEIGHTS output/model_final
 from __future__ import annotations
 
 import argparse
-import glob
 import logging
 import os
 import sys
-import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import cv2
 import numpy as np
 import torch
 import tqdm
+from demo_files import find_pictures, plan_outputs, read_frames, video_output, video_writer
 from predictor import VisualizationDemo
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from detectron2.config import CfgNode, get_cfg
 from detectron2.data.catalog import Metadata
 from detectron2.data.detection_utils import read_image
-from detectron2.engine.defaults import load_run
+from detectron2.engine.defaults import load_metadata, load_run
 from detectron2.utils.logger import setup_logger
 from detectron2.utils.user_errors import UserFileNotFoundError, UserValueError, exit_on_user_error
 
 logger = logging.getLogger("detectron2.demo")
 
 WINDOW_NAME = "detectron2"
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
-VIDEO_CODECS = {".mp4": "mp4v", ".mkv": "XVID", ".avi": "XVID"}
 DEFAULT_FRAMES_PER_SECOND = 25.0
 
 
@@ -55,17 +51,28 @@ def get_parser() -> argparse.ArgumentParser:
     )
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument(
-        "--input", nargs="+", metavar="PATH", help="pictures, folders of pictures, or patterns"
+        "--input",
+        nargs="+",
+        metavar="PATH",
+        help="pictures, folders of pictures with all folders in them, or patterns",
     )
     source.add_argument("--video-input", metavar="FILE", help="a video file")
     source.add_argument("--webcam", action="store_true", help="take pictures from the first camera")
     parser.add_argument(
         "--output",
         metavar="PATH",
-        help="a folder, or a file name for a single picture or a video; without it a window opens",
+        help="a folder, or a file name for a single picture or a video, which may be a .gif; without it a "
+        "window opens",
     )
     parser.add_argument(
         "--confidence-threshold", type=float, default=0.5, help="lowest score of an instance to be drawn"
+    )
+    parser.add_argument(
+        "--color-by",
+        choices=["class", "instance", "track"],
+        default="class",
+        help="what a colour stands for: every instance of a class, one instance in a shade of its class's "
+        "colour, or one object of a video for as long as it is seen",
     )
     parser.add_argument(
         "--parallel",
@@ -106,7 +113,10 @@ def _read_cfg(args: argparse.Namespace) -> tuple[CfgNode, Metadata | None]:
     if args.config_file:
         cfg.merge_from_file(args.config_file)
         cfg.merge_from_list(args.opts)
-        return cfg, None
+        metadata = load_metadata(cfg.MODEL.WEIGHTS) if cfg.MODEL.WEIGHTS else None
+        if metadata is not None:
+            logger.info("Class names are those that %s carries", cfg.MODEL.WEIGHTS)
+        return cfg, metadata
     weights = dict(zip(args.opts[::2], args.opts[1::2])).get("MODEL.WEIGHTS")
     if not weights:
         raise UserValueError(
@@ -115,70 +125,14 @@ def _read_cfg(args: argparse.Namespace) -> tuple[CfgNode, Metadata | None]:
     return load_run(weights, args.opts)
 
 
-def find_pictures(inputs: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Resolve folders and patterns.
-
-    Returns:
-        Paths of pictures in a fixed order, each once, and the inputs that name none.
-    """
-    found: dict[str, None] = {}
-    missing = []
-    for entry in inputs:
-        path = os.path.expanduser(entry)
-        if os.path.isdir(path):
-            paths = [
-                os.path.join(path, n) for n in sorted(os.listdir(path)) if n.lower().endswith(IMAGE_SUFFIXES)
-            ]
-        else:
-            paths = (
-                [path] if os.path.isfile(path) else sorted(p for p in glob.glob(path) if os.path.isfile(p))
-            )
-        found.update(dict.fromkeys(paths))
-        if not paths:
-            missing.append(entry)
-    return list(found), missing
-
-
-def plan_outputs(pictures: Sequence[str], output: str | None) -> dict[str, str | None]:
-    """Decide where the drawing of each picture goes; pictures of one name get numbers.
-
-    Raises:
-        ValueError: a drawing would take the place of an input.
-    """
-    if output is None:
-        return dict.fromkeys(pictures)
-    is_file = (
-        len(pictures) == 1
-        and not os.path.isdir(output)
-        and os.path.splitext(output)[1].lower() in IMAGE_SUFFIXES
-    )
-    if is_file:
-        planned = {pictures[0]: output}
-    else:
-        planned, taken = {}, set()
-        for picture in pictures:
-            stem, suffix = os.path.splitext(os.path.basename(picture))
-            suffix = suffix if suffix.lower() in IMAGE_SUFFIXES else ".jpg"
-            name, number = stem + suffix, 2
-            while name.lower() in taken:
-                name, number = f"{stem}_{number}{suffix}", number + 1
-            taken.add(name.lower())
-            planned[picture] = os.path.join(output, name)
-    originals = {os.path.realpath(picture) for picture in pictures}
-    for picture, target in planned.items():
-        if os.path.realpath(target) in originals:
-            raise UserValueError(
-                f"the drawing of {picture} would overwrite an input; give --output another folder"
-            )
-    return dict(planned)
-
-
-def run_on_pictures(demo: VisualizationDemo, outputs: dict[str, str | None]) -> list[str]:
+def run_on_pictures(
+    demo: VisualizationDemo, outputs: dict[str, str | None], value_range: list[float] | None = None
+) -> list[str]:
     """Predict on pictures one by one; return those that could not be read."""
     broken = []
     for path, target in tqdm.tqdm(outputs.items(), unit="picture", disable=not outputs):
         try:
-            image = read_image(path, format="BGR")
+            image = read_image(path, format="BGR", value_range=value_range)
         except (OSError, ValueError) as error:
             logger.error("Skipped %s: %s", path, error)
             broken.append(path)
@@ -218,40 +172,6 @@ def show(bgr: np.ndarray, wait: int) -> bool:
         ) from error
 
 
-def read_frames(capture: cv2.VideoCapture) -> Iterator[np.ndarray]:
-    """The frames of an opened video or camera, (H, W, 3) BGR, until it ends."""
-    while True:
-        success, frame = capture.read()
-        if not success:
-            return
-        yield frame
-
-
-@contextmanager
-def video_writer(path: str, frames_per_second: float, size: tuple[int, int]) -> Iterator[cv2.VideoWriter]:
-    """Open a video file for writing; it appears under its name when it is complete.
-
-    Args:
-        size: (width, height).
-    """
-    suffix = os.path.splitext(path)[1].lower()
-    if suffix not in VIDEO_CODECS:
-        raise UserValueError(f"cannot write a video as '{path}': end it in one of {', '.join(VIDEO_CODECS)}")
-    folder = os.path.dirname(path) or "."
-    os.makedirs(folder, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".demo", dir=folder) as scratch:
-        temporary = os.path.join(scratch, f"video{suffix}")
-        codec = cv2.VideoWriter.fourcc(*VIDEO_CODECS[suffix])
-        writer = cv2.VideoWriter(temporary, codec, frames_per_second, size)
-        if not writer.isOpened():
-            raise UserValueError(f"the installed OpenCV cannot write {suffix} videos; try another suffix")
-        try:
-            yield writer
-        finally:
-            writer.release()
-        os.replace(temporary, path)
-
-
 def run_on_video(demo: VisualizationDemo, source: str | int, output: str | None) -> None:
     """Predict on a video file (a path) or a camera (a number)."""
     if isinstance(source, str) and not os.path.isfile(source):
@@ -284,21 +204,6 @@ def run_on_video(demo: VisualizationDemo, source: str | int, output: str | None)
         capture.release()
 
 
-def video_output(source: str | int, output: str | None) -> str | None:
-    """Where the drawn video goes: the file that was named, or one in the folder that was."""
-    if output is None:
-        return None
-    target = output
-    if os.path.isdir(output) or os.path.splitext(output)[1].lower() not in VIDEO_CODECS:
-        stem = os.path.splitext(os.path.basename(source))[0] if isinstance(source, str) else "webcam"
-        target = os.path.join(output, f"{stem}.mp4")
-    if isinstance(source, str) and os.path.realpath(target) == os.path.realpath(source):
-        raise UserValueError(
-            f"the drawing of {source} would overwrite it; give --output another folder or name"
-        )
-    return target
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the demo; return 0, or 1 where an input was skipped."""
     args = get_parser().parse_args(argv)
@@ -306,18 +211,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     setup_logger()
     cfg, metadata = setup_cfg(args)
     if not args.input:
-        demo = VisualizationDemo(cfg, parallel=args.parallel, metadata=metadata)
+        demo = VisualizationDemo(cfg, parallel=args.parallel, metadata=metadata, color_by=args.color_by)
         run_on_video(demo, 0 if args.webcam else args.video_input, args.output)
         return 0
 
-    pictures, skipped = find_pictures(args.input)
+    pictures, skipped = find_pictures(args.input, args.output)
     for entry in skipped:
         logger.error("Skipped %s: there is no such picture, and no picture in it", entry)
     outputs = plan_outputs(pictures, args.output)
     if pictures:
-        demo = VisualizationDemo(cfg, parallel=args.parallel, metadata=metadata)
+        demo = VisualizationDemo(cfg, parallel=args.parallel, metadata=metadata, color_by=args.color_by)
         with logging_redirect_tqdm([logging.getLogger("detectron2")]):
-            skipped += run_on_pictures(demo, outputs)
+            skipped += run_on_pictures(demo, outputs, cfg.INPUT.VALUE_RANGE)
     num_asked = len(pictures) + len(skipped) - sum(path in outputs for path in skipped)
     if skipped:
         logger.error("%d of %d inputs were skipped: %s", len(skipped), num_asked, ", ".join(skipped))

@@ -18,6 +18,7 @@ from detectron2.data.catalog import Metadata
 from detectron2.engine.defaults import DefaultPredictor
 from detectron2.utils.video_visualizer import VideoVisualizer
 from detectron2.utils.visualizer import ColorMode, VisImage, Visualizer
+from detectron2.visualization.class_colors import ColorBy
 
 _PANOPTIC_OPACITY = 0.6
 _SEM_SEG_OPACITY = 0.55
@@ -32,6 +33,7 @@ class VisualizationDemo:
         instance_mode: ColorMode = ColorMode.IMAGE,
         parallel: bool = False,
         metadata: Metadata | None = None,
+        color_by: ColorBy | None = "class",
     ) -> None:
         """
         Args:
@@ -39,12 +41,14 @@ class VisualizationDemo:
             instance_mode: how instances are coloured.
             parallel: predict on videos in other processes, one per GPU, while this one reads and draws.
             metadata: the names and colours of the classes; None means those of `DATASETS.TEST`.
+            color_by: what a colour stands for: "class", "instance" or "track"; None leaves it to the mode.
         """
         if metadata is None:
             has_set = bool(cfg.DATASETS.TEST)
             metadata = MetadataCatalog.get(cfg.DATASETS.TEST[0]) if has_set else Metadata(name="demo")
         self.metadata = metadata
         self.instance_mode = instance_mode
+        self.color_by = color_by
         self.parallel = parallel
         self.predictor: Any = (
             AsyncPredictor(cfg, torch.cuda.device_count()) if parallel else DefaultPredictor(cfg)
@@ -60,7 +64,9 @@ class VisualizationDemo:
             The model's output and the picture with what is in it.
         """
         predictions = self.predictor(image)
-        visualizer = Visualizer(image[:, :, ::-1], self.metadata, instance_mode=self.instance_mode)
+        visualizer = Visualizer(
+            image[:, :, ::-1], self.metadata, instance_mode=self.instance_mode, color_by=self.color_by
+        )
         return predictions, draw_predictions(visualizer, predictions)
 
     def run_on_video(self, frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
@@ -72,7 +78,7 @@ class VisualizationDemo:
         Yields:
             (H, W, 3) BGR, with the predictions drawn.
         """
-        visualizer = VideoVisualizer(self.metadata, self.instance_mode)
+        visualizer = VideoVisualizer(self.metadata, self.instance_mode, color_by=self.color_by)
         for frame, predictions in self._predict_in_order(frames):
             rgb = np.ascontiguousarray(frame[:, :, ::-1])
             yield np.ascontiguousarray(_draw_frame(visualizer, rgb, predictions).get_image()[:, :, ::-1])

@@ -90,6 +90,11 @@ def test_there_is_no_star_import_and_no_globals_call() -> None:
     expect_none(rules.wild_imports(PACKAGE))
 
 
+def test_one_file_knows_the_library_of_run_length_codes() -> None:
+    users = [name for name, path in PACKAGE.modules.items() if "from hotcoco import mask" in path.read_text()]
+    assert users == ["detectron2.structures.rle"]
+
+
 def test_files_of_the_package_are_short() -> None:
     lines = {relative(path): rules.count_lines(path) for path in PACKAGE.modules.values()}
     lines = {name: count for name, count in lines.items() if name not in TABLES}

@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
 """Time every operator as compiled, in plain PyTorch and, where it is installed, in torchvision.
 
-Contenders take turns, so that a busy moment of the machine hits all of them; what is shown are medians.
+Multi-scale deformable attention is also timed as projects without the operator compute it, by grid_sample.
+Contenders take turns, so that a busy moment of the machine hits all of them. What is shown are medians, or
+with --shortest the shortest times, which say more where other programs run.
 
     python tools/benchmark_ops.py                      # on the CPU, with all threads
     python tools/benchmark_ops.py --device cuda
@@ -22,12 +24,14 @@ from unittest import mock
 import torch
 from tabulate import tabulate
 from torch import Tensor
+from torch.nn import functional as F
 
 from detectron2.layers import (
     batched_nms,
     extension,
     mask_ops,
     modulated_deform_conv,
+    ms_deform_attn,
     nms,
     nms_rotated,
     pairwise_iou_rotated,
@@ -41,12 +45,17 @@ IMAGE_SIZE = (800, 1216)
 Work = Callable[[], Any]
 
 
+# What compiled operators are compared with: their plain form, and others where there are any.
+OTHERS = ("plain PyTorch", "torchvision", "grid_sample")
+
+
 class Task(NamedTuple):
-    """What is timed: the package's function on some inputs, and torchvision's if it has one."""
+    """What is timed: the package's function on some inputs, and torchvision's or another form of it."""
 
     name: str
     ours: Work
-    torchvision: Work | None
+    other: Work | None
+    other_name: str = "torchvision"
 
 
 def make_boxes(count: int, device: torch.device) -> Tensor:
@@ -117,6 +126,59 @@ def convolution_tasks(device: torch.device, vision: Any) -> list[Task]:
     ]
 
 
+def attention_tasks(device: torch.device, vision: Any) -> list[Task]:
+    """The encoders of Deformable DETR and Mask2Former, and a decoder of 300 queries: 8 heads, 4 points."""
+    detr = ((100, 134), (50, 67), (25, 34), (13, 17))
+    tasks = []
+    for name, sizes, num_queries in (
+        ("4 levels, 17821 queries", detr, None),
+        ("3 levels, 12096 queries", ((96, 96), (48, 48), (24, 24)), None),
+        ("4 levels, 300 queries", detr, 300),
+    ):
+        inputs, shapes, starts = make_attention_inputs(sizes, num_queries, device)
+        ours = lambda v, s, w, h=shapes, b=starts: ms_deform_attn(v, h, b, s, w)  # noqa: E731
+        other = lambda v, s, w, sizes=sizes: attend_by_grid_sample(v, sizes, s, w)  # noqa: E731
+        passes = both_passes(f"ms_deform_attn, {name}", ours, other, inputs)
+        tasks += [task._replace(other_name="grid_sample") for task in passes]
+    return tasks
+
+
+def make_attention_inputs(
+    sizes: Sequence[tuple[int, int]], num_queries: int | None, device: torch.device
+) -> tuple[list[Tensor], Tensor, Tensor]:
+    """Value, locations and weights, and the levels; queries are the cells unless their number is given."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = torch.tensor(sizes)
+    starts = shapes.prod(dim=1).cumsum(0) - shapes.prod(dim=1)
+    if num_queries is None:
+        axes = [((torch.arange(h) + 0.5) / h, (torch.arange(w) + 0.5) / w) for h, w in sizes]
+        places = torch.cat([torch.cartesian_prod(y, x).flip(1) for y, x in axes])  # (Q, 2)
+    else:
+        places = torch.rand(num_queries, 2, generator=generator)
+    num_cells = int(shapes.prod(dim=1).sum())
+    value = torch.randn(1, num_cells, 8, 32, generator=generator)
+    # A few cells away, in a direction of each head's own, as the layers of such models begin.
+    spread = torch.randn(1, len(places), 8, len(sizes), 4, 2, generator=generator) * 3
+    where = places[:, None, None, None] + spread / shapes.flip(1)[:, None]
+    weights = torch.rand(1, len(places), 8, len(sizes), 4, generator=generator)
+    return [tensor.to(device) for tensor in (value, where, weights)], shapes.to(device), starts.to(device)
+
+
+def attend_by_grid_sample(
+    value: Tensor, sizes: Sequence[tuple[int, int]], where: Tensor, weights: Tensor
+) -> Tensor:
+    """Multi-scale deformable attention as it is computed without an operator: level by level, then summed."""
+    num_images, _, num_heads, channels = value.shape
+    sampled = []
+    for level, features in enumerate(value.split([h * w for h, w in sizes], dim=1)):
+        image = features.permute(0, 2, 3, 1).reshape(num_images * num_heads, channels, *sizes[level])
+        grid = 2 * where[:, :, :, level].transpose(1, 2).flatten(0, 1) - 1  # (N*M, Q, P, 2)
+        sampled.append(F.grid_sample(image, grid, align_corners=False))  # (N*M, D, Q, P)
+    factors = weights.transpose(1, 2).flatten(3).flatten(0, 1)[:, None]  # (N*M, 1, Q, L*P)
+    output = (torch.cat(sampled, dim=3) * factors).sum(dim=3)  # (N*M, D, Q)
+    return output.view(num_images, num_heads * channels, -1).transpose(1, 2).contiguous()
+
+
 def pasting_tasks(device: torch.device, vision: Any) -> list[Task]:
     arguments = (torch.rand(100, 28, 28, device=device), make_boxes(100, device), IMAGE_SIZE)
     bitmaps = functools.partial(mask_ops.paste_masks_in_image, *arguments)
@@ -165,8 +227,10 @@ def seconds(work: Work, device: torch.device) -> float:
     return time.perf_counter() - start
 
 
-def time_task(task: Task, device: torch.device, rounds: int) -> dict[str, float]:
-    """Median milliseconds of each contender."""
+def time_task(
+    task: Task, device: torch.device, rounds: int, choose: Callable[[list[float]], float]
+) -> dict[str, float]:
+    """Milliseconds of each contender: what `choose` makes of its measurements."""
     without_operators = mock.patch.dict(extension._KERNELS, clear=True)
     times: dict[str, list[float]] = {}
     for index in range(rounds + 1):  # the first one warms up
@@ -175,11 +239,11 @@ def time_task(task: Task, device: torch.device, rounds: int) -> dict[str, float]
             contenders["compiled"] = seconds(task.ours, device)
         with without_operators:
             contenders["plain PyTorch"] = seconds(task.ours, device)
-        if task.torchvision is not None:
-            contenders["torchvision"] = seconds(task.torchvision, device)
+        if task.other is not None:
+            contenders[task.other_name] = seconds(task.other, device)
         for name, value in contenders.items() if index else ():
             times.setdefault(name, []).append(1000 * value)
-    return {name: statistics.median(values) for name, values in times.items()}
+    return {name: choose(values) for name, values in times.items()}
 
 
 def find_torchvision() -> Any:
@@ -195,6 +259,7 @@ def main() -> None:
     )
     parser.add_argument("--device", default="cpu", help="where the tensors are (default: cpu)")
     parser.add_argument("--rounds", type=int, default=7, help="measurements of each contender (default: 7)")
+    parser.add_argument("--shortest", action="store_true", help="show shortest times instead of medians")
     parser.add_argument("--threads", type=int, help="threads of the CPU (default: what torch chooses)")
     parser.add_argument("--only", nargs="*", default=[], help="tasks whose names begin with one of these")
     args = parser.parse_args()
@@ -202,36 +267,25 @@ def main() -> None:
         torch.set_num_threads(args.threads)
     device, vision = torch.device(args.device), find_torchvision()
     torch.manual_seed(0)
-    makers = (suppression_tasks, pooling_tasks, convolution_tasks, pasting_tasks)
+    makers = (suppression_tasks, pooling_tasks, convolution_tasks, attention_tasks, pasting_tasks)
     tasks = [task for make in makers for task in make(device, vision)]
     rows = []
     for task in tasks:
         if args.only and not task.name.startswith(tuple(args.only)):
             continue
-        median = time_task(task, device, args.rounds)
-        ours = median.get("compiled", median["plain PyTorch"])
-        ratios = [
-            median[name] / ours if name in median else None for name in ("plain PyTorch", "torchvision")
-        ]
+        times = time_task(task, device, args.rounds, min if args.shortest else statistics.median)
+        ours = times.get("compiled", times["plain PyTorch"])
+        others = [times.get(name) for name in OTHERS]
         rows.append(
-            [task.name, median.get("compiled"), median["plain PyTorch"], median.get("torchvision"), *ratios]
+            [task.name, times.get("compiled"), *others, *(other and other / ours for other in others)]
         )
-    headers = [
-        "operator",
-        "compiled, ms",
-        "plain, ms",
-        "torchvision, ms",
-        "plain / compiled",
-        "torchvision / compiled",
-    ]
+    headers = ["operator", "compiled, ms", *(f"{name}, ms" for name in OTHERS)]
+    headers += [f"{name} / compiled" for name in OTHERS]
     print(f"torch {torch.__version__}, {device}, {torch.get_num_threads()} threads")
     if extension.missing_reason():
         print(f"Compiled operators: {extension.missing_reason()}")
-    print(
-        tabulate(
-            rows, headers, tablefmt="github", floatfmt=("", ".2f", ".2f", ".2f", ".1f", ".1f"), missingval="-"
-        )
-    )
+    formats = ("", *[".2f"] * (1 + len(OTHERS)), *[".1f"] * len(OTHERS))
+    print(tabulate(rows, headers, tablefmt="github", floatfmt=formats, missingval="-"))
 
 
 if __name__ == "__main__":

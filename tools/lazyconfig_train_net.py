@@ -17,11 +17,13 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from omegaconf import DictConfig, ListConfig
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import nn
 
 from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.checkpoint.class_names import expect_classes
 from detectron2.config import LazyConfig, instantiate
+from detectron2.data.class_names import find_class_names
 from detectron2.engine import (
     AMPTrainer,
     HookBase,
@@ -97,6 +99,10 @@ def build_hooks(
 def do_train(cfg: DictConfig, model: nn.Module, resume: bool) -> None:
     """Train, evaluating on the way and at the end as the config says."""
     options = cfg.train
+    names = OmegaConf.select(cfg, "dataloader.train.dataset.names")
+    if names:
+        names = [names] if isinstance(names, str) else list(names)
+        expect_classes(model, lambda: find_class_names(names))
     cfg.optimizer.params.model = model
     optimizer = instantiate(cfg.optimizer)
     data_loader = instantiate(cfg.dataloader.train)

@@ -287,9 +287,11 @@ def draw_pictures(cfg: CfgNode, files: OutputFiles) -> list[Path]:
 def _draw_comparison(predictor: DefaultPredictor, sample: dict[str, Any], metadata: Any) -> Image.Image:
     picture = read_image(sample["file_name"], format="RGB")
     panoptic_seg, segments_info = predictor(picture[:, :, ::-1])["panoptic_seg"]
-    truth = Visualizer(picture, metadata, scale=_PICTURE_SCALE).draw_dataset_dict(sample)
-    prediction = Visualizer(picture, metadata, scale=_PICTURE_SCALE)
-    drawn = prediction.draw_panoptic_seg(panoptic_seg.to("cpu"), segments_info)
+    truth, prediction = (
+        Visualizer(picture, metadata, scale=_PICTURE_SCALE, color_by="class") for _ in range(2)
+    )
+    truth.draw_dataset_dict(sample)
+    prediction.draw_panoptic_seg(panoptic_seg.to("cpu"), segments_info)
     height, width = picture.shape[:2]
     enlarged = Image.fromarray(picture).resize(
         (width * _PICTURE_SCALE, height * _PICTURE_SCALE), Image.Resampling.BICUBIC
@@ -297,8 +299,8 @@ def _draw_comparison(predictor: DefaultPredictor, sample: dict[str, Any], metada
     sheet = side_by_side(
         [
             ("input", np.asarray(enlarged)),
-            ("ground truth", truth.get_image()),
-            ("prediction", drawn.get_image()),
+            ("ground truth", truth.get_output().get_image()),
+            ("prediction", prediction.get_output().get_image()),
         ]
     )
     return Image.fromarray(sheet)

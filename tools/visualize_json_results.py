@@ -27,6 +27,7 @@ from detectron2.data.detection_utils import read_image
 from detectron2.structures import Boxes, BoxMode, Instances, rle
 from detectron2.utils.file_io import PathManager, atomic_write
 from detectron2.utils.logger import setup_logger
+from detectron2.utils.paths import FreshNames
 from detectron2.utils.user_errors import UserValueError, exit_on_user_error
 from detectron2.visualization.comparison import side_by_side
 from detectron2.visualization.visualizer import Visualizer
@@ -44,6 +45,12 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--output", required=True, metavar="FOLDER", help="folder of the drawings")
     parser.add_argument("--dataset", default="coco_2017_val", help="name of the data set")
     parser.add_argument("--conf-threshold", type=float, default=0.5, help="lowest score to be drawn")
+    parser.add_argument(
+        "--color-by",
+        choices=["class", "instance"],
+        default="class",
+        help="one colour for a class, or a shade of it for each instance",
+    )
     return parser.parse_args(argv)
 
 
@@ -103,6 +110,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     records = DatasetCatalog.get(args.dataset)
     metadata = MetadataCatalog.get(args.dataset)
     class_of = class_mapping(metadata, entries)
+    names = FreshNames()
     with logging_redirect_tqdm([logging.getLogger("detectron2")]):
         for record in tqdm.tqdm(records, unit="picture"):
             try:
@@ -113,16 +121,14 @@ def main(argv: Sequence[str] | None = None) -> None:
             found = to_instances(
                 entries_of[record["image_id"]], picture.shape[:2], class_of, args.conf_threshold
             )
+            predicted, truth = (Visualizer(picture, metadata, color_by=args.color_by) for _ in range(2))
             sheet = side_by_side(
                 [
-                    (
-                        "prediction",
-                        Visualizer(picture, metadata).draw_instance_predictions(found).get_image(),
-                    ),
-                    ("ground truth", Visualizer(picture, metadata).draw_dataset_dict(record).get_image()),
+                    ("prediction", predicted.draw_instance_predictions(found).get_image()),
+                    ("ground truth", truth.draw_dataset_dict(record).get_image()),
                 ]
             )
-            name = os.path.splitext(os.path.basename(record["file_name"]))[0] + ".png"
+            name = names.take(os.path.splitext(os.path.basename(record["file_name"]))[0] + ".png")
             with atomic_write(os.path.join(args.output, name)) as file:
                 Image.fromarray(sheet).save(file, format="PNG")
     logger.info("The drawings are in %s", args.output)

@@ -168,7 +168,8 @@ def _leaf(tensor: Tensor) -> Tensor:
 
 
 def _write(output: Tensor, values: Tensor) -> None:
-    output.data.resize_(values.shape).copy_(values.detach())
+    with torch.no_grad():
+        output.resize_(values.shape).copy_(values)
 
 
 def _add(grads: tuple[Tensor, ...] | list[Tensor], *totals: Tensor) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
-from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs
 
-import numpy as np
 import torch
 from fvcore.common.checkpoint import Checkpointer
 from torch import Tensor, nn
@@ -18,19 +17,23 @@ from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager, atomic_write
 from detectron2.utils.user_errors import UserFileNotFoundError, UserValueError
 
-from .c2_model_loading import convert_c2_detectron_names, match_by_suffix
+from .class_names import classes_in_notes, describe_difference, expected_classes, remember_learned
+from .class_rows import Classes, move_rows
 from .load_report import describe_differences, describe_load
 from .notes import NOTES_KEY, versions
+from .placing import as_tensors, describe_no_match, find_aliases, find_places, is_obsolete
 from .published_weights import advise_on_missing
 from .reading import CheckpointFileError, read_checkpoint_file
 from .vetting import Exchange, refuse_unusable
-from .weight_translation import explain_conflicts, find_translator, read_layout
 
 __all__ = ["DetectionCheckpointer"]
 
 logger = logging.getLogger(__name__)
 
 _LAST = "last_checkpoint"
+
+_written_here: set[str] = set()
+"""Files that this process has written: it may train several times in one folder."""
 
 
 class IncompatibleKeys(NamedTuple):
@@ -93,9 +96,14 @@ class DetectionCheckpointer(Checkpointer):  # type: ignore[misc]  # fvcore has n
         self.notes: Mapping[str, Any] = {}
         self._exchange: Exchange | None = None
         self._last_load: _LoadSummary | None = None
+        self._classes: Classes | None = None
+        self._is_fine_tuning = False
+        self._continues = False
 
     def save(self, name: str, **kwargs: Any) -> None:
         """Write `<save_dir>/<name>.pth` and mark it as the last checkpoint.
+
+        A file of this name that an earlier training left is kept under another, unless this one continues it.
 
         Args:
             name: a file name without suffix.
@@ -110,6 +118,9 @@ class DetectionCheckpointer(Checkpointer):  # type: ignore[misc]  # fvcore has n
         data[NOTES_KEY] = {"versions": versions(), **self.notes}
         data |= kwargs
         path = os.path.join(self.save_dir, f"{name}.pth")
+        if self.checkpointables and not self._continues and path not in _written_here:
+            _set_aside(path)
+        _written_here.add(path)
         logger.info("Saving checkpoint to %s", path)
         with atomic_write(path) as file:
             torch.save(data, file)
@@ -147,6 +158,9 @@ class DetectionCheckpointer(Checkpointer):  # type: ignore[misc]  # fvcore has n
         if query.get("matching_heuristics") == ["True"]:
             checkpoint["matching_heuristics"] = True
         self._exchange, self._last_load = Exchange(self.model), None
+        self._classes = classes_in_notes(checkpoint.get(NOTES_KEY))
+        # A training that starts from a file, and does not go on with it, may be for other classes.
+        self._is_fine_tuning = bool(self.checkpointables) and checkpointables == []
         try:
             with self._exchange.undone_on_error():
                 self._load_weights(checkpoint, address)
@@ -156,6 +170,8 @@ class DetectionCheckpointer(Checkpointer):  # type: ignore[misc]  # fvcore has n
                         self._load_checkpointable(key, checkpoint.pop(key), address)
         finally:
             self._exchange = None
+        remember_learned(self.model, self._classes, address)
+        self._continues = checkpointables is None and os.path.dirname(address) == self.save_dir.rstrip("/")
         return checkpoint
 
     def _load_weights(self, checkpoint: dict[str, Any], address: str) -> None:
@@ -223,7 +239,13 @@ class DetectionCheckpointer(Checkpointer):  # type: ignore[misc]  # fvcore has n
         )
 
     def _load_file(self, f: str) -> dict[str, Any]:
-        """Read a local file; the result has the tensors under "model"."""
+        """Read a local file; the result has the tensors under "model". Subclasses may override it."""
+        if f.endswith((".pkl", ".safetensors")):
+            return read_checkpoint_file(f)
+        return self._torch_load(f)
+
+    def _torch_load(self, f: str) -> dict[str, Any]:
+        """Read a local file that torch has written; a step as well."""
         return read_checkpoint_file(f)
 
     def _load_model(self, checkpoint: dict[str, Any]) -> IncompatibleKeys:
@@ -233,9 +255,10 @@ class DetectionCheckpointer(Checkpointer):  # type: ignore[misc]  # fvcore has n
             ValueError: none fits, or they are of a backbone of another architecture.
         """
         model_state = self.model.state_dict()
-        found = _find_places(_as_tensors(checkpoint.pop("model")), model_state, checkpoint)
+        found = find_places(as_tensors(checkpoint.pop("model")), model_state, checkpoint)
         weights = found.weights
-        num_tensors = sum(not _is_obsolete(name) for name in weights)
+        self._keep_rows_of_classes(weights, model_state)
+        num_tensors = sum(not is_obsolete(name) for name in weights)
         incorrect_shapes = [
             (name, tuple(value.shape), tuple(model_state[name].shape))
             for name, value in weights.items()
@@ -243,22 +266,38 @@ class DetectionCheckpointer(Checkpointer):  # type: ignore[misc]  # fvcore has n
         ]
         for name, _, _ in incorrect_shapes:
             del weights[name]
-        matched = [name for name in weights if name in model_state and not _is_obsolete(name)]
+        matched = [name for name in weights if name in model_state and not is_obsolete(name)]
         if model_state and not matched:
-            raise UserValueError(_describe_no_match(list(weights), list(model_state), incorrect_shapes))
+            raise UserValueError(describe_no_match(list(weights), list(model_state), incorrect_shapes))
         refuse_unusable(weights, model_state)
 
         missing, unexpected = (self._exchange or Exchange(self.model)).load(weights)
-        accounted = {name for name, _, _ in incorrect_shapes} | _aliases(self.model, matched)
+        accounted = {name for name, _, _ in incorrect_shapes} | find_aliases(self.model, matched)
         incompatible = IncompatibleKeys(
             [name for name in missing if name not in accounted],
-            [name for name in unexpected if not _is_obsolete(name)],
+            [name for name in unexpected if not is_obsolete(name)],
             incorrect_shapes,
         )
         # That a backbone brings no heads surprises nobody.
         surprises = incompatible._replace(missing_keys=[]) if found.is_part else incompatible
         self._last_load = _LoadSummary(len(matched), num_tensors, found.skipped, is_surprise=any(surprises))
         return incompatible
+
+    def _keep_rows_of_classes(self, weights: dict[str, Tensor], model_state: Mapping[str, Tensor]) -> None:
+        """Where a training starts from a file of other classes, take the rows of those that both have."""
+        target = expected_classes(self.model) if self._is_fine_tuning and self._classes else {}
+        if not target or not self._classes:
+            return
+        for kind in move_rows(weights, model_state, self._classes, target):
+            kept = [name for name in target[kind] if name in self._classes[kind]]
+            logger.warning(
+                "The %s of the checkpoint are not those of the data: %s. By name the predictors keep the rows"
+                " of %s; other classes start anew",
+                kind,
+                describe_difference(self._classes[kind], target[kind]),
+                ", ".join(kept),
+            )
+        self._classes = {**self._classes, **target}
 
     def _log_incompatible_keys(self, incompatible: Any) -> None:
         load = self._last_load
@@ -270,110 +309,18 @@ class DetectionCheckpointer(Checkpointer):  # type: ignore[misc]  # fvcore has n
         logger.log(logging.WARNING if load.is_surprise else logging.INFO, "%s", text)
 
 
+def _set_aside(path: str) -> None:
+    """Rename what a training in another process has left under this name."""
+    if not os.path.isfile(path):
+        return
+    stem = path.removesuffix(".pth")
+    kept = next(f"{stem}_{n}.pth" for n in itertools.count(1) if not os.path.exists(f"{stem}_{n}.pth"))
+    os.replace(path, kept)
+    logger.warning("%s is of an earlier run, and is now called %s", path, kept)
+
+
 def _split_query(path: str) -> tuple[str, dict[str, list[str]]]:
     """Split "address?key=value"; other question marks belong to the address."""
     address, mark, query = path.rpartition("?")
     options = parse_qs(query)
     return (address, options) if mark and "matching_heuristics" in options else (path, {})
-
-
-def _as_tensors(state: Any) -> OrderedDict[str, Tensor]:
-    """Turn arrays into tensors and take off the wrapper that DistributedDataParallel leaves in names."""
-    if not isinstance(state, Mapping):
-        raise UserValueError(f"the model must be a dict of tensors, the file has a {type(state).__name__}")
-    is_wrapped = bool(state) and all(str(name).startswith("module.") for name in state)
-    tensors: OrderedDict[str, Tensor] = OrderedDict()
-    for name, value in state.items():
-        if isinstance(value, np.ndarray):
-            value = torch.from_numpy(value)
-        if not isinstance(name, str) or not isinstance(value, Tensor):
-            raise UserValueError(
-                f"the model must be a dict of tensors, the file has a {type(value).__name__} at {name!r}"
-            )
-        tensors[name.removeprefix("module.") if is_wrapped else name] = value
-    if not is_wrapped and hasattr(state, "_metadata"):
-        tensors._metadata = state._metadata  # type: ignore[attr-defined]  # versions of modules, which torch asks for
-    return tensors
-
-
-class _Placed(NamedTuple):
-    """Tensors of a file under the names that a model has for them.
-
-    Attributes:
-        weights: those without a place keep their own names.
-        skipped: names in the file that were left out on purpose.
-        is_part: the file was made for a part of the model, such as its backbone.
-    """
-
-    weights: OrderedDict[str, Tensor]
-    skipped: list[str]
-    is_part: bool
-
-
-def _find_places(
-    weights: OrderedDict[str, Tensor], model_state: Mapping[str, Tensor], notes: Mapping[str, Any]
-) -> _Placed:
-    """Translate names of other packages, and match names by their endings where the file is for a part.
-
-    Raises:
-        ValueError: the weights are of a backbone of another architecture than the model's.
-    """
-    skipped: list[str] = []
-    flag = notes.get("matching_heuristics")
-    match_endings = isinstance(flag, (bool, int, str, np.bool_)) and bool(flag)
-    has_own_names = any(name in model_state for name in weights)
-    if has_own_names and all(name in model_state or _is_obsolete(name) for name in weights):
-        match_endings = False  # nothing is left to match, whatever kind of file it is
-    if match_endings and str(notes.get("__author__")) == "Caffe2":
-        weights = OrderedDict(convert_c2_detectron_names(weights)[0])
-    elif not has_own_names and (translator := find_translator(weights)) is not None:
-        converted = translator.translate(weights)
-        logger.info("These are the weights of a %s, under another package's names", converted.layout.title)
-        weights = OrderedDict(converted.weights)
-        skipped = [name for name in converted.dropped if not _is_obsolete(name)]
-    _refuse_other_architecture(weights, model_state)
-    if has_own_names and not match_endings:
-        return _Placed(weights, skipped, is_part=False)
-    partners = match_by_suffix(model_state, weights)
-    renamed = OrderedDict((partners.get(name, name), value) for name, value in weights.items())
-    return _Placed(renamed, skipped, is_part=True)
-
-
-def _refuse_other_architecture(weights: Mapping[str, Tensor], model_state: Mapping[str, Tensor]) -> None:
-    """Raise where both have a backbone that is known and it is not the same one."""
-    in_file, in_model = read_layout(weights), read_layout(model_state)
-    conflict = explain_conflicts(in_file, in_model) if in_file and in_model else None
-    if conflict:
-        raise UserValueError(conflict)
-
-
-def _describe_no_match(
-    names: list[str],
-    model_names: list[str],
-    incorrect_shapes: list[tuple[str, tuple[int, ...], tuple[int, ...]]],
-) -> str:
-    if incorrect_shapes:
-        name, found, expected = incorrect_shapes[0]
-        return (
-            f"no tensor of the file fits the model: {name}, for one, has shape {found} instead of {expected}"
-        )
-    return (
-        f"none of the {len(names)} tensors in the file belongs to the model: the file has names such"
-        f" as {names[:3]}, the model such as {model_names[:3]}; check MODEL.WEIGHTS and the config"
-    )
-
-
-def _is_obsolete(name: str) -> bool:
-    """Tell whether older versions and batch norms wrote this tensor, which models now do without."""
-    return (
-        name.endswith("num_batches_tracked")
-        or "anchor_generator.cell_anchors" in name
-        or name.rpartition(".")[2] in ("pixel_mean", "pixel_std")
-    )
-
-
-def _aliases(model: nn.Module, names: list[str]) -> set[str]:
-    """Return every name of the parameters that these names stand for, modules that share them included."""
-    parameters = dict(model.named_parameters(remove_duplicate=False))
-    loaded = {id(parameters[name]) for name in names if name in parameters}
-    return {name for name, parameter in parameters.items() if id(parameter) in loaded}

@@ -349,6 +349,9 @@ _INPUT = {
     },
     # Channel order that the model gets: a mode of Pillow, "BGR" or "YUV-BT.601".
     "FORMAT": "BGR",
+    # Pixel values that become 0 and 255, for files of 16 bits or floating point numbers, as [0, 65535]. Empty
+    # refuses files whose values do not fit into 8 bits.
+    "VALUE_RANGE": [],
     # How the mapper hands on masks: "polygon" or "bitmask".
     "MASK_FORMAT": "polygon",
 }
@@ -447,6 +450,9 @@ _TEST = {
     "KEYPOINT_OKS_SIGMAS": [],
     # Of all classes together; the best-scoring ones are kept.
     "DETECTIONS_PER_IMAGE": 100,
+    # Refuse to evaluate a checkpoint whose classes have other names, or another order, than those of the
+    # data set.
+    "CHECK_CLASS_NAMES": True,
     # Test-time augmentation: predictions at several sizes and mirrored are merged.
     "AUG": {
         "ENABLED": False,

@@ -17,6 +17,7 @@ from detectron2.utils.user_errors import UserValueError
 
 from .detection_utils.annotations import transform_instance_annotations, transform_proposals
 from .detection_utils.box_kind import has_rotated_boxes
+from .detection_utils.deep_images import ValueRange
 from .detection_utils.image_io import SizeMismatchError, check_image_size, read_image
 from .detection_utils.metadata_queries import create_keypoint_hflip_indices
 from .detection_utils.panoptic_png import read_panoptic_ids
@@ -63,6 +64,7 @@ class DatasetMapper:
         precomputed_proposal_topk: int | None = None,
         recompute_boxes: bool = False,
         use_rotated_boxes: bool = False,
+        value_range: ValueRange = None,
     ) -> None:
         """
         Args:
@@ -78,12 +80,14 @@ class DatasetMapper:
             recompute_boxes: whether boxes become the bounds of the augmented masks, tighter than the bounds
                 of augmented boxes.
             use_rotated_boxes: whether boxes become `RotatedBoxes`; upright ones get the angle 0.
+            value_range: for images of more than 8 bits per channel, the values that become 0 and 255; None
+                refuses them.
         """
         if recompute_boxes and not use_instance_mask:
             raise UserValueError("recompute_boxes needs use_instance_mask, since it measures the masks.")
         self.is_train = is_train
         self.augmentations = AugmentationList(augmentations)
-        self.image_format = image_format
+        self.image_format, self.value_range = image_format, value_range
         self.use_instance_mask, self.instance_mask_format = use_instance_mask, instance_mask_format
         self.recompute_boxes, self.use_rotated_boxes = recompute_boxes, use_rotated_boxes
         self.use_keypoint, self.keypoint_hflip_indices = use_keypoint, keypoint_hflip_indices
@@ -107,6 +111,7 @@ class DatasetMapper:
             # A box cut by a crop is looser than the mask that is left in it.
             "recompute_boxes": crops and cfg.MODEL.MASK_ON,
             "use_rotated_boxes": has_rotated_boxes(cfg),
+            "value_range": tuple(cfg.INPUT.VALUE_RANGE) or None,
         }
         if cfg.MODEL.KEYPOINT_ON:
             arguments["keypoint_hflip_indices"] = create_keypoint_hflip_indices(cfg.DATASETS.TRAIN)
@@ -129,7 +134,7 @@ class DatasetMapper:
             ) from e
 
     def _map(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
-        image = read_image(dataset_dict["file_name"], format=self.image_format)
+        image = read_image(dataset_dict["file_name"], format=self.image_format, value_range=self.value_range)
         check_image_size(dataset_dict, image)
         panoptic_ids = self._read_panoptic_ids(dataset_dict)
         aug_input = AugInput(image, sem_seg=read_sem_seg(dataset_dict, panoptic_ids))

@@ -83,6 +83,14 @@ _TYPE_BY_METADATA = {
 }
 
 
+# Models that predict one part of what panoptic data has, and what scores it.
+_PARTIAL_MODELS = {
+    "GeneralizedRCNN": _make_instances,
+    "RetinaNet": _make_instances,
+    "SemanticSegmentor": _make_sem_seg,
+}
+
+
 def build_evaluator(cfg: CfgNode, dataset_name: str, output_folder: str | None = None) -> DatasetEvaluator:
     """Make the evaluator of a data set from the `evaluator_type` in its metadata.
 
@@ -99,7 +107,11 @@ def build_evaluator(cfg: CfgNode, dataset_name: str, output_folder: str | None =
     """
     folder = output_folder or os.path.join(cfg.OUTPUT_DIR, "inference")
     evaluator_type = find_evaluator_type(dataset_name)
-    evaluators = [make(cfg, dataset_name, folder) for make in _MAKERS[evaluator_type]]
+    makers = _MAKERS[evaluator_type]
+    if evaluator_type == "coco_panoptic_seg" and cfg.MODEL.META_ARCHITECTURE in _PARTIAL_MODELS:
+        makers = (_PARTIAL_MODELS[cfg.MODEL.META_ARCHITECTURE],)
+        logger.info("%s predicts no panoptic maps: they are not scored", cfg.MODEL.META_ARCHITECTURE)
+    evaluators = [make(cfg, dataset_name, folder) for make in makers]
     return evaluators[0] if len(evaluators) == 1 else DatasetEvaluators(evaluators)
 
 

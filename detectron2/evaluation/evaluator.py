@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from detectron2.checkpoint.class_names import KINDS, require_same_classes
+from detectron2.data.catalog import Metadata
 from detectron2.utils.comm import get_world_size, is_main_process
 from detectron2.utils.user_errors import UserValueError
 
@@ -48,6 +50,11 @@ class DatasetEvaluator:
             number; on the others None or an empty mapping.
         """
 
+    def scored_datasets(self) -> list[Metadata]:
+        """Return the metadata of the data sets that it scores, as far as it says so by `_metadata`."""
+        metadata = getattr(self, "_metadata", None)
+        return [metadata] if isinstance(metadata, Metadata) else []
+
 
 class DatasetEvaluators(DatasetEvaluator):
     """Several evaluators that see the same batches."""
@@ -63,6 +70,9 @@ class DatasetEvaluators(DatasetEvaluator):
     def process(self, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
         for evaluator in self._evaluators:
             evaluator.process(inputs, outputs)
+
+    def scored_datasets(self) -> list[Metadata]:
+        return [found for evaluator in self._evaluators for found in _scored_datasets(evaluator)]
 
     def evaluate(self) -> dict[str, Any]:
         """Merge the results of all evaluators.
@@ -151,6 +161,11 @@ def _as_evaluator(evaluator: DatasetEvaluator | Sequence[DatasetEvaluator] | Non
     return DatasetEvaluators(evaluator)
 
 
+def _scored_datasets(evaluator: Any) -> list[Metadata]:
+    find = getattr(evaluator, "scored_datasets", None)
+    return find() if find is not None else []
+
+
 def inference_on_dataset(
     model: Callable[[Any], Any] | nn.Module,
     data_loader: Iterable[Any],
@@ -171,6 +186,10 @@ def inference_on_dataset(
 
     Returns:
         What `evaluator.evaluate()` returns; an empty dict in place of None.
+
+    Raises:
+        ValueError: the checkpoint of the model knows other classes, or another order, than the data set that
+            is scored.
     """
     num_batches = len(data_loader) if isinstance(data_loader, Sized) else None
     num_devices = get_world_size()
@@ -178,6 +197,8 @@ def inference_on_dataset(
         "Start inference on %s batches", num_batches if num_batches is not None else "an unknown number of"
     )
     evaluator = _as_evaluator(evaluator)
+    for metadata in _scored_datasets(evaluator):
+        require_same_classes(model, metadata.name, {kind: metadata.get(kind) for kind in KINDS})
     evaluator.reset()
 
     def call(stage: str) -> None:
@@ -192,27 +213,38 @@ def inference_on_dataset(
             stack.enter_context(inference_context(model))
         stack.enter_context(torch.no_grad())
         call("on_start")
-        mark = time.perf_counter()
-        for inputs in data_loader:
-            loaded = time.perf_counter()
-            call("before_inference")
-            outputs = model(inputs)
-            call("after_inference")
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()  # without it the evaluator would be charged for the model's kernels
-            computed = time.perf_counter()
-            evaluator.process(inputs, outputs)
-            done = time.perf_counter()
-            times.add(data=loaded - mark, compute=computed - loaded, eval=done - computed)
-            mark = done
-            if times.is_report_due():
-                logger.info(times.progress_line())
+        _run_batches(model, data_loader, evaluator, call, times)
         call("on_end")
 
     logger.info(times.closing_line(time.perf_counter() - started, num_devices))
     if not times.num_done:
         logger.warning("The data loader gave no batch: there is nothing to evaluate")
     return evaluator.evaluate() or {}
+
+
+def _run_batches(
+    model: Callable[[Any], Any],
+    data_loader: Iterable[Any],
+    evaluator: DatasetEvaluator,
+    call: Callable[[str], None],
+    times: _StageTimes,
+) -> None:
+    """Run the model on every batch and hand its outputs to the evaluator; `call` runs a callback by name."""
+    mark = time.perf_counter()
+    for inputs in data_loader:
+        loaded = time.perf_counter()
+        call("before_inference")
+        outputs = model(inputs)
+        call("after_inference")
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()  # without it the evaluator would be charged for the model's kernels
+        computed = time.perf_counter()
+        evaluator.process(inputs, outputs)
+        done = time.perf_counter()
+        times.add(data=loaded - mark, compute=computed - loaded, eval=done - computed)
+        mark = done
+        if times.is_report_due():
+            logger.info(times.progress_line())
 
 
 @contextmanager
@@ -223,8 +255,6 @@ def inference_context(model: nn.Module) -> Iterator[None]:
     try:
         yield
     finally:
-        for (
-            module,
-            was_training,
-        ) in modes:  # one by one: a training model may hold frozen parts in evaluation mode
+        # One by one: a training model may hold frozen parts in evaluation mode.
+        for module, was_training in modes:
             module.training = was_training

@@ -7,6 +7,7 @@ import copy
 import datetime
 import io
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -50,9 +51,12 @@ class COCOeval_opt(COCOeval):  # type: ignore[misc]  # pycocotools has no types
         if params.useCats:
             params.catIds = list(np.unique(params.catIds))
         params.maxDets = sorted(params.maxDets)
+        _ = params.maxDets[-1]  # the original reads it too: without a limit nothing can be scored
         entries: list[Any] | None = self._results
         if entries is None:
-            entries = _result_entries(self.cocoDt.dataset, params.iouType)
+            detections = self.cocoDt.dataset["annotations"]
+            _read_fields(self.cocoGt.dataset["annotations"], detections, params.iouType)
+            entries = _result_entries(detections, params.iouType)
         self._evaluator = run_hotcoco_tables(
             complete_annotations(self.cocoGt.dataset), entries, params.iouType, params_to_settings(params)
         )
@@ -114,8 +118,32 @@ def _in_official_order(matches: list[Any], params: Any) -> list[dict[str, Any] |
     ]
 
 
-def _result_entries(dataset: dict[str, Any], iou_type: str) -> list[dict[str, Any]]:
-    """Detections as `loadRes` took them in: what it derived (a box from a mask) must not change the areas."""
-    keys = {"bbox": {"bbox"}, "segm": {"segmentation"}, "keypoints": {"keypoints", "bbox"}}[iou_type]
-    kept = {"image_id", "category_id", "score"} | keys
-    return [{k: v for k, v in entry.items() if k in kept} for entry in dataset.get("annotations", [])]
+_SHAPE_KEYS = {"bbox": "bbox", "segm": "segmentation", "keypoints": "keypoints"}
+
+
+def _read_fields(
+    objects: Sequence[Mapping[str, Any]], detections: Sequence[Mapping[str, Any]], iou_type: str
+) -> None:
+    """Read what the original reads, for the same KeyError where a file lacks it."""
+    shape = _SHAPE_KEYS[iou_type]
+    extra = ("bbox",) if iou_type == "keypoints" else ()
+    for entries, keys in ((objects, ("area", "iscrowd", shape, *extra)), (detections, ("score", shape))):
+        read = itemgetter(*keys)
+        for entry in entries:
+            read(entry)
+
+
+def _result_entries(detections: Sequence[Mapping[str, Any]], iou_type: str) -> list[dict[str, Any]]:
+    """Detections as `loadRes` took them in: what it derived (a box from a mask) must not change the areas.
+
+    A mask that came with a box counts with the area of the box there, and so it does here.
+    """
+    kept = {"image_id", "category_id", "score", _SHAPE_KEYS[iou_type]}
+    if iou_type == "keypoints" or (iou_type == "segm" and all(map(_has_area_of_box, detections))):
+        kept.add("bbox")
+    return [{k: v for k, v in entry.items() if k in kept} for entry in detections]
+
+
+def _has_area_of_box(entry: Mapping[str, Any]) -> bool:
+    _, _, width, height = entry["bbox"]
+    return bool(entry["area"] == width * height)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torch import Tensor
 
@@ -129,11 +130,18 @@ class RotatedCOCOEvaluator(COCOEvaluator):
     def _match(
         self, entries: Sequence[Mapping[str, Any]], task: str, img_ids: Collection[int] | None
     ) -> COCOeval:
+        options = {} if img_ids is None else {"img_ids": img_ids}
+        return self._evaluate_predictions_on_coco(self._coco_api, entries, **options)
+
+    def _evaluate_predictions_on_coco(
+        self, coco_gt: COCO, coco_results: Sequence[Mapping[str, Any]], **options: Any
+    ) -> COCOeval:
+        """Match rotated boxes; a step that subclasses may replace."""
         return evaluate_predictions_on_coco(
-            self._coco_api,
-            entries,
-            task,
+            coco_gt,
+            coco_results,
+            "bbox",
             cocoeval_fn=RotatedCOCOeval,
-            img_ids=img_ids,
             max_dets_per_image=self._max_dets_per_image,
+            **options,
         )

@@ -31,6 +31,7 @@ from detectron2.utils.user_errors import UserValueError
 
 _CV2_IMPORTED = importlib.util.find_spec("cv2") is not None
 _RESULTS_FILE = "sem_seg_predictions.json"
+_DEFAULT_IGNORE_LABEL = 255
 _GROUND_TRUTH_KEYS = ("file_name", "sem_seg_file_name", "pan_seg_file_name", "sem_seg_labels")
 
 
@@ -59,17 +60,18 @@ class SemSegEvaluator(DatasetEvaluator):
     ) -> None:
         """
         Args:
-            dataset_name: a registered data set with `stuff_classes` and `ignore_label` in its metadata.
+            dataset_name: a registered data set with `stuff_classes` in its metadata.
             distributed: add up the processes' counts and score them on the main one.
             output_dir: for the predictions as run lengths (`sem_seg_predictions.json`); None writes no file.
             sem_seg_loading_fn: reads a ground-truth file; called with the path and `dtype`.
-            num_classes, ignore_label: no longer used; both are taken from the metadata.
+            num_classes: no longer used; the metadata says it.
+            ignore_label: label of pixels that do not count; by default that of the metadata, and 255 where
+                this has none.
         """
         self._logger = logging.getLogger(__name__)
-        if num_classes is not None or ignore_label is not None:
+        if num_classes is not None:
             self._logger.warning(
-                "SemSegEvaluator no longer reads num_classes and ignore_label: the metadata of the data set "
-                "decides"
+                "SemSegEvaluator no longer reads num_classes: the metadata of the data set decides"
             )
         self._dataset_name = dataset_name
         self._distributed = distributed
@@ -79,7 +81,8 @@ class SemSegEvaluator(DatasetEvaluator):
         self._metadata = MetadataCatalog.get(dataset_name)
         self._class_names = list(self._metadata.stuff_classes)
         self._num_classes = len(self._class_names)
-        self._ignore_label = self._metadata.ignore_label
+        named = self._metadata.get("ignore_label", _DEFAULT_IGNORE_LABEL)
+        self._ignore_label = named if ignore_label is None else ignore_label
         mapping = self._metadata.get("stuff_dataset_id_to_contiguous_id")
         self._contiguous_id_to_dataset_id = {v: k for k, v in mapping.items()} if mapping else None
         self._records = {

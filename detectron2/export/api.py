@@ -21,7 +21,7 @@ from detectron2.utils.file_io import atomic_write
 from detectron2.utils.user_errors import UserImportError, UserValueError
 
 from .networks import ImageNetwork, make_network
-from .onnx_operators import STABLE_ONNX_OPSET_VERSION, make_translation_table
+from .onnx_operators import STABLE_ONNX_OPSET_VERSION, make_translation_table, replace_operators
 
 _LARGEST_SIDE = 1 << 14
 _ONNX_PACKAGES = ("onnx", "onnxscript")
@@ -64,7 +64,7 @@ def export_onnx(
     if missing:
         raise UserImportError(f"ONNX export needs {', '.join(missing)}: pip install 'detectron2[onnx]'")
     program = torch.onnx.export(
-        export_program(model, example_image),
+        replace_operators(export_program(model, example_image)),
         dynamo=True,
         opset_version=STABLE_ONNX_OPSET_VERSION,
         input_names=["image"],

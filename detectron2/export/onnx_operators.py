@@ -1,7 +1,8 @@
 """What the package's compiled operators are in ONNX.
 
 ONNX has NonMaxSuppression and RoiAlign; the functions here say, in ONNX operators, how to get from our
-arguments to theirs. They are for `custom_translation_table` of `torch.onnx.export`.
+arguments to theirs. They are for `custom_translation_table` of `torch.onnx.export`. What ONNX has no operator
+for is replaced by its plain PyTorch form before.
 
 Shapes: R boxes, K boxes kept, G groups. Boxes are XYXY.
 """
@@ -12,9 +13,24 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch.export import ExportedProgram
+
+from detectron2.layers.ms_deform_attn_reference import ms_deform_attn_reference
 
 # Of the operators below, RoiAlign with half-pixel centres is the youngest (16); torch's exporter writes 18.
 STABLE_ONNX_OPSET_VERSION = 18
+
+
+def replace_operators(program: ExportedProgram) -> ExportedProgram:
+    """Put the plain PyTorch form where a program uses a compiled operator that has no translation.
+
+    `torch.onnx.export` of a module does that by itself; a program that was exported before needs it.
+    """
+    operator = getattr(torch.ops.detectron2, "ms_deform_attn", None)
+    if operator is None or all(node.target != operator.default for node in program.graph.nodes):
+        return program
+    replaced: ExportedProgram = program.run_decompositions({operator.default: ms_deform_attn_reference})
+    return replaced
 
 
 def make_translation_table() -> dict[Any, Callable[..., Any]]:

@@ -10,7 +10,9 @@ Environment: with D2_DISABLE_OPS=1 the compiled operators are not loaded, as if 
 
 from __future__ import annotations
 
+import logging
 import os
+import warnings
 from collections.abc import Callable
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
@@ -18,6 +20,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.jit import TracerWarning  # type: ignore[attr-defined]  # public all the same
 
 from .tracing import is_tracing
 
@@ -44,7 +47,15 @@ OPERATORS = (
     "ms_deform_attn_backward",
 )
 
+_TURNED_OFF = "turned off by D2_DISABLE_OPS"
 _DISPATCH_KEYS = {"cpu": "CPU", "cuda": "CUDA"}
+
+# Operators whose plain PyTorch form torch.jit.trace can follow.
+_TRACEABLE = ("paste_masks",)
+# Device types of which a warning was given.
+_WARNED: set[str] = set()
+
+logger = logging.getLogger(__name__)
 
 _Operator = Callable[..., Any]
 _Function = Callable[..., Any]
@@ -59,7 +70,7 @@ def library_file() -> Path | None:
 def _load_library() -> str:
     """Register the compiled operators; return why that was not possible, or an empty string."""
     if os.environ.get("D2_DISABLE_OPS", "0") not in ("", "0"):
-        return "turned off by D2_DISABLE_OPS"
+        return _TURNED_OFF
     path = library_file()
     if path is None:
         return f"detectron2._C is not built; {BUILD_HINT}"
@@ -95,8 +106,34 @@ def missing_reason() -> str:
 
 
 def find_operator(name: str, device: torch.device) -> _Operator | None:
-    """Return the compiled operator `name` if it has a kernel for `device`, else None."""
-    return _KERNELS.get((name, device.type))
+    """Return the compiled operator `name` if it has a kernel for `device`, else None.
+
+    Where there could be kernels but are none, a warning says so, once for the CPU and once for GPUs.
+    """
+    kernel = _KERNELS.get((name, device.type))
+    if kernel is None and not torch.compiler.is_compiling():
+        _warn_of_fallback(device.type)
+        if is_tracing() and name not in _TRACEABLE:
+            warnings.warn(
+                f"{name} runs in plain Python here, whose result for the example is a constant of the trace. "
+                f"For a program that is right for other inputs, {BUILD_HINT}",
+                TracerWarning,
+                stacklevel=3,
+            )
+    return kernel
+
+
+def _warn_of_fallback(device_type: str) -> None:
+    if device_type not in _DISPATCH_KEYS or device_type in _WARNED or _MISSING_REASON == _TURNED_OFF:
+        return
+    if any(served == device_type for _, served in _KERNELS):
+        return  # this operator alone has no kernel there, by design
+    _WARNED.add(device_type)
+    logger.warning(
+        "Operators run on plain PyTorch on the device %r, with the same numbers, but slowly: %s",
+        device_type,
+        _MISSING_REASON or f"they were built without kernels for it; {BUILD_HINT}",
+    )
 
 
 def fake_kernel(name: str) -> Callable[[_Function], _Function]:

@@ -123,14 +123,28 @@ def _(masks: Tensor, boxes: Tensor, height: int, width: int, threshold: float) -
 def _paste_masks_to_rle_reference(
     masks: Tensor, boxes: Tensor, height: int, width: int, threshold: float
 ) -> list[dict[str, Any]]:
-    # The transpose is a view: bitmaps of the needed order cost no copy in the encoder.
-    from hotcoco import mask as coco_mask
-
     codes = []
     for mask, box in zip(masks, boxes):
         bitmap = _paste_masks_reference(mask[None], box[None], height, width, threshold)[0]
-        codes.append(coco_mask.encode(np.asfortranarray(bitmap.numpy().astype(np.uint8))))
+        codes.append({"size": [height, width], "counts": _run_length_code(bitmap.numpy())})
     return codes
+
+
+def _run_length_code(bitmap: np.ndarray) -> bytes:
+    """COCO's compressed code of the runs of an (H, W) bitmap in column-major order, background first."""
+    pixels = bitmap.ravel(order="F")
+    changes = np.flatnonzero(np.diff(pixels, prepend=False))  # with a run of nothing where the first is set
+    runs = np.diff(changes, prepend=0, append=len(pixels))
+    numbers = runs.copy()
+    numbers[3:] -= runs[1:-2]  # from the fourth on, the difference to the one before last
+    code = bytearray()
+    for number in numbers.tolist():
+        is_complete = False
+        while not is_complete:  # five bits a character and a sixth that says whether more follow
+            digit, number = number & 31, number >> 5
+            is_complete = number == (-1 if digit & 16 else 0)  # all that is left is the sign
+            code.append(48 + (digit if is_complete else digit | 32))
+    return bytes(code)
 
 
 def _check_inputs(masks: Tensor, boxes: Tensor) -> None:

@@ -40,11 +40,18 @@ def fixed_size(x: Tensor, dim: int) -> int:
 
 def constant_like(values: Sequence[float], like: Tensor) -> Tensor:
     """Make a 1-D tensor of numbers that depend on no input, with the dtype and device of another."""
+    return constant(values, like.dtype, like.device)
+
+
+def constant(
+    values: Sequence[float], dtype: torch.dtype | None = None, device: torch.device | None = None
+) -> Tensor:
+    """Make a 1-D tensor of numbers that depend on no input, without the warning that a trace keeps them."""
     if not is_tracing():
-        return torch.tensor(values, dtype=like.dtype, device=like.device)
+        return torch.tensor(values, dtype=dtype, device=device)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", TracerWarning)
-        return torch.tensor(values, dtype=like.dtype, device=like.device)
+        return torch.tensor(values, dtype=dtype, device=device)
 
 
 def script_in_traces(function: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:

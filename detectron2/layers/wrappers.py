@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .tracing import constant
+
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
 
@@ -23,10 +25,10 @@ interpolate = F.interpolate
 
 def shapes_to_tensor(x: Sequence[int | Tensor], device: torch.device | None = None) -> Tensor:
     """Make a 1-D integer tensor of sizes, which stay symbolic where a tracer made them 0-d tensors."""
-    if any(isinstance(size, Tensor) for size in x):
-        sizes = [size if isinstance(size, Tensor) else torch.as_tensor(size) for size in x]
-        return torch.stack([size.to(device) for size in sizes])
-    return torch.as_tensor(x, device=device)
+    if not any(isinstance(size, Tensor) for size in x):
+        return constant([*x], device=device)  # type: ignore[list-item]  # numbers all of them
+    sizes = [size if isinstance(size, Tensor) else constant([size])[0] for size in x]
+    return torch.stack([size.to(device) for size in sizes])
 
 
 def check_if_dynamo_compiling() -> bool:

@@ -136,14 +136,17 @@ class DefaultAnchorGenerator(_GridAnchorGenerator):
             offset: where in its cell a location lies, as a fraction of the stride.
         """
         super().__init__()
-        cells = [
-            self.generate_cell_anchors(level_sizes, level_ratios)
-            for level_sizes, level_ratios in zip(
-                _broadcast_params(sizes, len(strides), "sizes"),
-                _broadcast_params(aspect_ratios, len(strides), "aspect_ratios"),
-            )
-        ]
+        cells = self._calculate_anchors(
+            _broadcast_params(sizes, len(strides), "sizes"),
+            _broadcast_params(aspect_ratios, len(strides), "aspect_ratios"),
+        )
         self._setup(cells, strides, offset)
+
+    def _calculate_anchors(
+        self, sizes: Sequence[Sequence[float]], aspect_ratios: Sequence[Sequence[float]]
+    ) -> list[Tensor]:
+        """Make the cell anchors of every level, (A, 4), from its sizes and ratios."""
+        return [self.generate_cell_anchors(*of_level) for of_level in zip(sizes, aspect_ratios)]
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: list[ShapeSpec]) -> dict[str, Any]:

@@ -48,13 +48,15 @@ class RotatedBoxes(Boxes):
             clip_angle_threshold: largest angle, in degrees, of a box that is treated as upright.
         """
         self.normalize_angles()
-        upright = self.tensor[:, 4].abs() <= clip_angle_threshold
-        center, size = self.tensor[upright, :2], self.tensor[upright, 2:4]
+        upright = (self.tensor[:, 4].abs() <= clip_angle_threshold)[:, None]
+        center, size = self.tensor[:, :2], self.tensor[:, 2:4]
         border = shapes_to_tensor([box_size[1], box_size[0]]).to(self.tensor)
         start = torch.minimum((center - size / 2).clamp(min=0), border)
         end = torch.minimum((center + size / 2).clamp(min=0), border)
-        self.tensor[upright, :2] = (start + end) / 2
-        self.tensor[upright, 2:4] = torch.minimum(size, end - start)  # rounding must not enlarge
+        clipped_size = torch.minimum(size, end - start)  # rounding must not enlarge
+        self.tensor[:, :4] = torch.cat([(start + end) / 2, clipped_size], dim=1).where(
+            upright, self.tensor[:, :4]
+        )
 
     def nonempty(self, threshold: float = 0.0) -> Tensor:
         """Return (N,) bool: are both width and height greater than `threshold`?"""

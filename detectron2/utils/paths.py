@@ -1,4 +1,4 @@
-"""Paths below a folder that no name, however it is written, leads out of."""
+"""Paths below a folder that no name, however it is written, leads out of, and names that do not collide."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from .user_errors import UserValueError
 
-__all__ = ["flat_name", "path_within"]
+__all__ = ["FreshNames", "flat_name", "path_within"]
 
 _READABLE_CHARS = 100
 _DIGEST_CHARS = 32
@@ -51,3 +51,19 @@ def flat_name(url: str) -> str:
     end = urlsplit(url).path.rpartition("/")[2]
     readable = re.sub(r"[^\w.-]", "_", end, flags=re.ASCII).strip(".")[-_READABLE_CHARS:]
     return f"{digest}-{readable}" if readable else digest
+
+
+class FreshNames:
+    """Names of files of which no two are equal, not even on file systems that do not tell a from A."""
+
+    def __init__(self) -> None:
+        self._taken: set[str] = set()
+
+    def take(self, name: str) -> str:
+        """Return a name that was not taken before: itself, or with a number before its suffix."""
+        stem, suffix = os.path.splitext(name)
+        fresh, number = name, 2
+        while fresh.lower() in self._taken:
+            fresh, number = f"{stem}_{number}{suffix}", number + 1
+        self._taken.add(fresh.lower())
+        return fresh

@@ -55,7 +55,9 @@ class Registry(_Registry):  # type: ignore[misc]  # fvcore has no types
 
     def _register_giving_way(self, obj: Any) -> Any:
         name = obj.__name__
-        if name in self._obj_map and name not in self._giving_way:
+        if name in self._giving_way:
+            raise self._taken(name, obj)
+        if name in self._obj_map:
             self._log_replacement(name, obj, self._obj_map[name])
         else:
             self._do_register(name, obj)
@@ -72,11 +74,14 @@ class Registry(_Registry):  # type: ignore[misc]  # fvcore has no types
             self._giving_way.remove(name)
             self._log_replacement(name, holder, obj)
         elif holder is not None:
-            raise UserValueError(
-                f"{self._name} registry: the name {name!r} already belongs to {holder!r}; "
-                f"give {obj!r} another name, entries are never replaced"
-            )
+            raise self._taken(name, obj)
         self._obj_map[name] = obj
+
+    def _taken(self, name: str, obj: Any) -> UserValueError:
+        return UserValueError(
+            f"{self._name} registry: the name {name!r} already belongs to {self._obj_map[name]!r}; "
+            f"give {obj!r} another name"
+        )
 
     def get(self, name: str) -> Any:
         """Return the object registered as `name`.

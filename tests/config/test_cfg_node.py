@@ -66,6 +66,7 @@ def test_defaults_are_those_of_the_interface(shared_dir: Path) -> None:
     assert {key: actual.get(key) for key in expected} == expected
     added = actual.keys() - expected.keys()
     own = ("MODEL.RES2NET.", "MODEL.TIMM.", "SOLVER.AMP.DTYPE", "DATALOADER.RANDOM_SUBSET_RATIO")
+    own += ("SOLVER.CHECKPOINT_KEEP", "TEST.CHECK_CLASS_NAMES")
     assert all(key.startswith(own) for key in added), added
     assert actual["MODEL.RES2NET.SCALE"] == 4
     assert actual["MODEL.RES2NET.DEEP_STEM"] is True

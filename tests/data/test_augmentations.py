@@ -272,3 +272,4 @@ def test_repr_shows_arguments() -> None:
         "ResizeShortestEdge(short_edge_length=(20, 30), max_size=5)"
     )
     assert repr(T.RandomFlip()) == "RandomFlip()"
+    assert repr(T.RandomFlip(prob=float("0.5"))) == "RandomFlip(prob=0.5)"

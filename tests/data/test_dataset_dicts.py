@@ -65,6 +65,21 @@ def test_few_keypoints_are_filtered() -> None:
     assert filter_images_with_few_keypoints([two], 3) == []
 
 
+def test_data_without_keypoints_names_the_keys() -> None:
+    annotation = {"bbox": [0, 0, 2, 2], "bbox_mode": BoxMode.XYXY_ABS, "category_id": 0, "iscrowd": 0}
+    record = {"file_name": "a", "image_id": 3, "height": 4, "width": 5, "annotations": [annotation]}
+    DatasetCatalog.register("people", lambda: [record])
+    with pytest.raises(ValueError, match="1 visible keypoints.*KEYPOINT_ON to False"):
+        get_detection_dataset_dicts("people", min_keypoints=1)
+
+
+def test_repeated_image_ids_are_counted(caplog) -> None:
+    record = {"file_name": "a", "image_id": 3, "height": 4, "width": 5, "annotations": []}
+    DatasetCatalog.register("copies", lambda: [record] * 3)
+    assert len(get_detection_dataset_dicts("copies", filter_empty=False)) == 3
+    assert "copies has 2 images whose image_id another one has too" in caplog.text
+
+
 def test_empty_data_set_is_an_error() -> None:
     with pytest.raises(ValueError, match="'nothing' is empty"):
         get_detection_dataset_dicts(_register("nothing"))

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from detectron2.config import get_cfg
+from detectron2.data import DatasetMapper
 from detectron2.data import detection_utils as utils
+from detectron2.data.detection_utils import read_image, read_sem_seg
 
 PIXELS = np.random.RandomState(0).randint(0, 256, (6, 9, 3)).astype(np.uint8)
 
@@ -108,3 +112,64 @@ def test_size_is_checked_and_filled_in() -> None:
     assert (record["height"], record["width"]) == (6, 9)
     with pytest.raises(utils.SizeMismatchError, match="9 x 6 .* annotation says 6 x 9"):
         utils.check_image_size({"file_name": "a.png", "height": 9, "width": 6}, PIXELS)
+
+
+# Files of more than 8 bits.
+
+DEEP = np.array([[0, 1000, 4000], [2000, 3000, 1500]])
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [("a.png", np.uint16), ("a.tif", np.uint16), ("b.tif", np.int32), ("c.tif", np.float32)],
+)
+def test_deep_images_are_refused_or_scaled_as_stated(tmp_path: Path, name: str, dtype: type) -> None:
+    path = str(tmp_path / name)
+    Image.fromarray(DEEP.astype(dtype)).save(path)
+    for format in ("BGR", "RGB", "L"):
+        with pytest.raises(ValueError, match=rf"{name}.*from 0 to 4000.*INPUT.VALUE_RANGE"):
+            read_image(path, format)
+        scaled = read_image(path, format, value_range=(0, 2000))
+        assert scaled.dtype == np.uint8 and scaled.shape == (2, 3, 1 if format == "L" else 3)
+        assert scaled[:, :, 0].tolist() == [[0, 128, 255], [255, 255, 191]]
+    assert np.array_equal(read_image(path), DEEP)
+    with pytest.raises(ValueError, match="the lower one first"):
+        read_image(path, "RGB", value_range=(5, 5))
+
+
+def test_whole_numbers_that_fit_stay_in_a_deep_file(tmp_path: Path) -> None:
+    path = str(tmp_path / "labels.png")
+    labels = np.array([[0, 7], [255, 3]], dtype=np.uint16)
+    Image.fromarray(labels).save(path)
+    assert np.array_equal(read_image(path, "L")[:, :, 0], labels)
+    assert np.array_equal(read_sem_seg({"sem_seg_file_name": path}), labels)
+
+
+def test_fractions_do_not_turn_black(tmp_path: Path) -> None:
+    path = str(tmp_path / "fractions.tif")
+    Image.fromarray(np.array([[0.25, 1.0]], dtype=np.float32)).save(path)
+    with pytest.raises(ValueError, match="its floating point values, from 0.25 to 1"):
+        read_image(path, "RGB")
+    assert read_image(path, "L", value_range=[0, 1])[:, :, 0].tolist() == [[64, 255]]
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_colours_of_16_bits(tmp_path: Path, suffix: str) -> None:
+    path = str(tmp_path / f"colours{suffix}")
+    bgr = np.array([[[0, 2000, 1000], [65535, 512, 4000]]], dtype=np.uint16)
+    cv2.imwrite(path, bgr)
+    assert read_image(path, "BGR").tolist() == [[[0, 7, 3], [255, 2, 15]]]
+    assert read_image(path, "BGR", value_range=(0, 2000)).tolist() == [[[0, 255, 128], [255, 65, 255]]]
+
+
+def test_the_mapper_takes_the_range_from_the_config(tmp_path: Path) -> None:
+    path = str(tmp_path / "deep.png")
+    Image.fromarray(DEEP.astype(np.uint16)).save(path)
+    cfg = get_cfg()
+    cfg.INPUT.MIN_SIZE_TEST = 0
+    record = {"file_name": path}
+    with pytest.raises(ValueError, match="INPUT.VALUE_RANGE"):
+        DatasetMapper(cfg, is_train=False)(record)
+    cfg.merge_from_list(["INPUT.VALUE_RANGE", "[0, 4000]"])
+    image = DatasetMapper(cfg, is_train=False)(record)["image"]
+    assert image[0].tolist() == [[0, 64, 255], [128, 191, 96]]

@@ -23,8 +23,8 @@ from detectron2.visualization.visualizer import Visualizer
 class _StandIn:
     """Finds one box in every picture."""
 
-    def __init__(self, cfg: Any, parallel: bool = False, metadata: Any = None) -> None:
-        self.cfg = cfg
+    def __init__(self, cfg: Any, **options: Any) -> None:
+        self.cfg, self.options = cfg, options
 
     def run_on_image(self, image: np.ndarray) -> Any:
         instances = Instances(image.shape[:2])
@@ -107,7 +107,9 @@ def test_inputs_are_never_overwritten(demo: ModuleType, config_file: str, pictur
 
 
 def test_pictures_of_one_name_are_kept_apart(demo: ModuleType) -> None:
-    planned = demo.plan_outputs(["x/a.jpg", "y/a.jpg", "z/A.JPG", "w/b.gif"], "out")
+    planned = demo.plan_outputs(
+        {path: path[2:] for path in ("x/a.jpg", "y/a.jpg", "z/A.JPG", "w/b.gif")}, "out"
+    )
     # Some file systems do not tell a from A: names differ without their case.
     assert list(planned.values()) == ["out/a.jpg", "out/a_2.jpg", "out/A_3.JPG", "out/b.jpg"]
 
@@ -188,3 +190,86 @@ def test_a_checkpoint_that_carries_its_config_needs_no_config_file(demo: ModuleT
     assert metadata.thing_classes == ["knot"]
     with pytest.raises(ValueError, match="--config-file"):
         demo.setup_cfg(parse(["--input", "x"]))
+
+
+def test_names_of_the_checkpoint_are_used_beside_a_config_file(
+    demo: ModuleType, config_file: str, tmp_path: Path
+) -> None:
+    notes = {"metadata": {"name": "mine", "thing_classes": ["knot"], "thing_colors": [[1, 2, 3]]}}
+    torch.save({"model": {}, "detectron2": notes}, tmp_path / "a.pth")
+    torch.save({"model": {}}, tmp_path / "bare.pth")
+    parse = demo.get_parser().parse_args
+
+    def names(weights: str) -> Any:
+        options = ["--config-file", config_file, "--input", "x", "--opts", "MODEL.WEIGHTS", weights]
+        return demo.setup_cfg(parse(options))[1]
+
+    metadata = names(str(tmp_path / "a.pth"))
+    assert metadata.thing_classes == ["knot"] and metadata.thing_colors == [[1, 2, 3]]
+    assert names(str(tmp_path / "bare.pth")) is None and names("") is None
+
+
+def test_folders_in_folders_are_drawn_or_said_to_be_skipped(
+    demo: ModuleType, config_file: str, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for folder in ("deep/er", ".hidden", "out"):
+        (pictures / folder).mkdir(parents=True)
+        Image.fromarray(np.full((40, 50, 3), 120, dtype=np.uint8)).save(pictures / folder / "a.jpg")
+    (pictures / "link").symlink_to(pictures / "deep")
+    (pictures / "drawing.svg").touch()
+    out = pictures / "out"
+    assert _run(demo, config_file, "--input", str(pictures), "--output", str(out)) == 0
+    drawn = sorted(str(p.relative_to(out)) for p in out.rglob("*") if p.is_file())
+    assert drawn == ["a.jpg", "b.png", "c.JPG", "deep/er/a.jpg"]
+    log = capsys.readouterr().out
+    assert all(f"Skipped the folder {pictures}/{name}" in log for name in (".hidden", "out", "link"))
+    assert f"Skipped {pictures}/drawing.svg" in log and "notes.txt" not in log
+    found, missing = demo.find_pictures([f"{pictures}/dee*", f"{pictures}/*.png"])
+    assert list(found.values()) == ["er/a.jpg", "b.png"] and missing == []
+
+
+def test_an_animation_is_a_file(
+    demo: ModuleType, config_file: str, pictures: Path, video: Path, tmp_path: Path
+) -> None:
+    still, moving = tmp_path / "x.gif", tmp_path / "film.gif"
+    assert _run(demo, config_file, "--input", str(pictures / "a.jpg"), "--output", str(still)) == 0
+    assert _run(demo, config_file, "--video-input", str(video), "--output", str(moving)) == 0
+    with Image.open(still) as picture, Image.open(moving) as film:
+        assert (picture.format, picture.size) == ("GIF", (50, 40))
+        assert (film.format, film.size, film.info["loop"]) == ("GIF", (64, 48), 0)
+        assert abs(np.asarray(film.convert("RGB")).astype(int).mean() - 55) < 10
+        # Five frames of a tenth of a second; equal ones may be joined.
+        assert film.info["duration"] * getattr(film, "n_frames", 1) in (
+            100,
+            500,
+        )
+
+
+def test_files_that_cannot_hold_what_is_drawn_are_refused_at_once(
+    demo: ModuleType, config_file: str, pictures: Path, video: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match="is one file, and 3 pictures"):
+        _run(demo, config_file, "--input", str(pictures), "--output", str(tmp_path / "x.png"))
+    with pytest.raises(ValueError, match=r"picture as .*x\.mp4"):
+        _run(demo, config_file, "--input", str(pictures / "a.jpg"), "--output", str(tmp_path / "x.mp4"))
+    with pytest.raises(ValueError, match=r"video as .*x\.mov"):
+        _run(demo, config_file, "--video-input", str(video), "--output", str(tmp_path / "x.mov"))
+    (tmp_path / "folder.gif").mkdir()
+    assert not demo.video_output("a.mp4", str(tmp_path / "folder.gif")).endswith(".gif")
+
+
+@pytest.mark.parametrize("color_by", ["class", "instance", "track"])
+def test_what_a_colour_stands_for_is_asked_of_the_demo(
+    demo: ModuleType, config_file: str, pictures: Path, tmp_path: Path, color_by: str, monkeypatch: Any
+) -> None:
+    made = []
+
+    class Recording(_StandIn):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            made.append(options["color_by"])
+
+    monkeypatch.setattr(demo, "VisualizationDemo", Recording)
+    options = [] if color_by == "class" else ["--color-by", color_by]
+    _run(demo, config_file, "--input", str(pictures), "--output", str(tmp_path / "out"), *options)
+    assert made == [color_by]

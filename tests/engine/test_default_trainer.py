@@ -304,6 +304,10 @@ def test_evaluators_follow_the_metadata(tiny_cfg: CfgNode, monkeypatch: pytest.M
     assert isinstance(panoptic, DatasetEvaluators)
     assert [type(evaluator) for evaluator in panoptic._evaluators] == list(kinds.values())
     assert panoptic._evaluators[2].args == ("coco_2017_val_panoptic_separated", "elsewhere")
+    for model, kind in (("SemanticSegmentor", "SemSegEvaluator"), ("GeneralizedRCNN", "COCOEvaluator")):
+        tiny_cfg.MODEL.META_ARCHITECTURE = model
+        part = build_evaluator(tiny_cfg, "coco_2017_val_panoptic_separated")
+        assert isinstance(part, kinds[kind])
 
 
 def test_an_unknown_kind_of_evaluator_is_an_error_that_lists_the_known(tiny_cfg: CfgNode) -> None:
@@ -330,11 +334,18 @@ def test_a_set_that_cannot_be_evaluated_is_found_before_training(
 ) -> None:
     DefaultTrainer(tiny_cfg)
     assert "tiny_pictures will not be evaluated" in caplog.text
-    MetadataCatalog.get("tiny_pictures").set(stuff_classes=["sky", "sea"], evaluator_type="sem_seg")
+    MetadataCatalog.get("tiny_pictures").evaluator_type = "sem_seg"
+    with pytest.raises(UserValueError, match="needs 'stuff_classes' in its metadata"):
+        DefaultTrainer(tiny_cfg)
+    MetadataCatalog.get("tiny_pictures").stuff_classes = ["sky", "sea"]
     keys = {"stuff": "MODEL.SEM_SEG_HEAD.NUM_CLASSES"}
     monkeypatch.setattr(TinyColourModel, "class_count_keys", keys, raising=False)
     with pytest.raises(UserValueError, match=r"2 stuff_classes.*NUM_CLASSES is 54.*stands in DATASETS.TEST"):
         DefaultTrainer(tiny_cfg)
+    MetadataCatalog.get("tiny_pictures").json_file = str(Path(tiny_cfg.OUTPUT_DIR, "truth.json"))
+    DefaultTrainer(tiny_cfg)
+    assert "truth.json does not exist" in caplog.text
+    Path(tiny_cfg.OUTPUT_DIR, "truth.json").touch()
     TinyTrainer(tiny_cfg)  # whose evaluator may get along with it
     assert "NUM_CLASSES is 54" in caplog.text
     tiny_cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = -1

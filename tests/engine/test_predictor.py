@@ -105,3 +105,16 @@ def test_another_image_format_is_refused_before_a_model_is_built(monkeypatch: py
     with pytest.raises(ValueError, match="INPUT.FORMAT RGB or BGR, got 'YUV-BT.601'"):
         DefaultPredictor(make_cfg("YUV-BT.601"))
     assert built == []
+
+
+def test_what_came_instead_of_an_image_is_described_and_not_printed() -> None:
+    predictor = DefaultPredictor(make_cfg())
+    for wrong, what in (
+        (torch.zeros(300, 400, 3), r"a Tensor of shape \(300, 400, 3\)"),
+        ([[0] * 4000] * 10, "a list"),
+        (np.zeros((40, 50)), r"a ndarray of shape \(40, 50\) and type float64"),
+        (None, "got None"),
+    ):
+        with pytest.raises(ValueError, match=what) as caught:
+            predictor(wrong)  # type: ignore[arg-type]  # the mistake
+        assert len(str(caught.value)) < 300

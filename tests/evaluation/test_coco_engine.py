@@ -187,6 +187,60 @@ def test_drop_in_evaluator_fills_what_the_original_fills(iou_type: str) -> None:
             np.testing.assert_array_equal(np.asarray(ours["dtMatches"]) > 0, theirs["dtMatches"] > 0)
 
 
+def _run_both(
+    truth: dict[str, Any], detections: list[Any], iou_type: str, **params: Any
+) -> list[tuple[COCOeval, str | None]]:
+    """Both evaluators from `loadRes` on, each with the kind of its error."""
+    outcomes = []
+    for evaluator_class in (COCOeval, COCOeval_opt):
+        error = None
+        with contextlib.redirect_stdout(io.StringIO()):
+            gt = COCO()
+            gt.dataset = truth
+            gt.createIndex()
+            evaluator = evaluator_class(gt, gt.loadRes([dict(d) for d in detections]), iou_type)
+            for name, value in params.items():
+                setattr(evaluator.params, name, value)
+            try:
+                evaluator.evaluate()
+                evaluator.accumulate()
+            except (KeyError, IndexError) as e:
+                error = type(e).__name__
+        outcomes.append((evaluator, error))
+    return outcomes
+
+
+@pytest.mark.parametrize("iou_type", ["bbox", "segm", "keypoints"])
+@pytest.mark.parametrize(
+    "params", [{}, {"useCats": 0}, {"maxDets": [1]}, {"recThrs": []}, {"areaRng": [], "areaRngLbl": []}]
+)
+def test_drop_in_evaluator_agrees_on_entries_with_boxes_masks_and_keypoints(
+    iou_type: str, params: dict[str, Any]
+) -> None:
+    """The area of a mask that comes with a box is that of the box there, as the original has it."""
+    truth, detections = random_coco(5)
+    assert {"bbox", "segmentation", "keypoints"} <= detections[0].keys()
+    (official, _), (fast, error) = _run_both(truth, detections, iou_type, **params)
+    assert error is None
+    for name in ("precision", "recall"):
+        np.testing.assert_array_equal(fast.eval[name], official.eval[name])
+
+
+@pytest.mark.parametrize("iou_type", ["bbox", "segm", "keypoints"])
+def test_drop_in_evaluator_misses_what_the_original_misses(iou_type: str) -> None:
+    truth, detections = random_coco(5)
+    kinds = {}
+    for key in ("area", "iscrowd", "bbox", "segmentation", "ignore"):
+        less = [{k: v for k, v in a.items() if k != key} for a in truth["annotations"]]
+        (_, expected), (_, error) = _run_both({**truth, "annotations": less}, detections, iou_type)
+        assert error == expected, key
+        kinds[key] = error
+    assert kinds["area"] == kinds["iscrowd"] == "KeyError" and kinds["ignore"] is None
+    unscored = [{k: v for k, v in d.items() if k != "score"} for d in detections]
+    assert [e for _, e in _run_both(truth, unscored, iou_type)] == ["KeyError"] * 2
+    assert [e for _, e in _run_both(truth, detections, iou_type, maxDets=[])] == ["IndexError"] * 2
+
+
 def test_drop_in_evaluator_wants_its_steps_in_order() -> None:
     truth, detections = random_coco(7)
     gt = make_coco(truth)

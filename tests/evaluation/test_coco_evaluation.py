@@ -173,6 +173,19 @@ def test_masks_without_a_point_in_the_ground_truth_are_not_scored(
         _evaluate(evaluator, instances)
 
 
+def test_data_without_thing_classes_scores_no_instances(caplog: pytest.LogCaptureFixture) -> None:
+    name = "evaluation_of_stuff"
+    (record,) = _dataset_dicts()
+    DatasetCatalog.register(name, lambda: [{**record, "annotations": []}])
+    MetadataCatalog.get(name).set(thing_classes=[], thing_dataset_id_to_contiguous_id={})
+    try:
+        assert _evaluate(COCOEvaluator(name), _instances(OBJECTS)) == {}
+        assert "has no thing classes" in caplog.text
+    finally:
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)
+
+
 def test_missing_sizes_and_detections_are_explained(dataset: str, caplog: pytest.LogCaptureFixture) -> None:
     evaluator = COCOEvaluator(dataset)
     _evaluate(evaluator, _instances(OBJECTS))

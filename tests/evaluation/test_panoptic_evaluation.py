@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.datasets.builtin_meta import CITYSCAPES_CATEGORIES
 from detectron2.evaluation import COCOPanopticEvaluator
 from detectron2.evaluation.panoptic_evaluation.quality import (
     CategoryCounts,
@@ -248,6 +249,60 @@ def test_ground_truth_as_prediction_scores_one_hundred(
         assert (tmp_path / "predictions.json").exists() and len(list(tmp_path.glob("*.png"))) == 24
 
 
+@pytest.mark.parametrize("engine", ["hotcoco", "numpy"])
+def test_images_may_be_named_by_text(engine: Any, tmp_path: Path) -> None:
+    """As in Cityscapes, ADE20K and Mapillary Vistas; the numbers are those of numbered images."""
+    rng = np.random.default_rng(5)
+    gt_maps = [_random_map(rng) for _ in range(4)]
+    pred_maps = [_random_map(rng, m) for m in gt_maps]
+    gt_segments = [_random_segments(rng, m, {}, crowds=True) for m in gt_maps]
+    likely = [{s["id"]: s["category_id"] for s in infos} for infos in gt_segments]
+    pred_segments = [_random_segments(rng, m, names, crowds=False) for m, names in zip(pred_maps, likely)]
+    truth = _write(tmp_path, "gt", gt_maps, gt_segments)
+    prediction = _write(tmp_path, "pred", pred_maps, pred_segments)
+    numbered = score_panoptic(*truth, *prediction, engine=engine)
+    for path, _ in (truth, prediction):
+        content = json.loads(Path(path).read_text())
+        for image in content["images"]:
+            image["id"] = f"ulm_{image['id']}"
+        for annotation in content["annotations"]:
+            annotation["image_id"] = f"ulm_{annotation['image_id']}"
+        Path(path).write_text(json.dumps(content))
+    named = score_panoptic(*truth, *prediction, engine=engine)
+    assert named == numbered and named.groups["All"]["num_categories"] > 0
+
+
+def test_the_built_in_panoptic_cityscapes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A car and a road, the car found, the road taken for another thing: things 100, stuff 0."""
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    scene, ids = "ulm_000000_000019", np.full((8, 10), 7)
+    ids[2:6, 3:8] = 26001
+    folder = tmp_path / "cityscapes/gtFine/cityscapes_panoptic_val"
+    folder.mkdir(parents=True)
+    Image.fromarray(colors_from_ids(ids)).save(folder / f"{scene}_gtFine_panoptic.png")
+    segments = [{**_segment(26001, 26), "area": 20}, {**_segment(7, 7), "area": 60}]
+    names = [{"id": c["id"], "name": c["name"], "isthing": c["isthing"]} for c in CITYSCAPES_CATEGORIES]
+    annotation = {"image_id": scene, "segments_info": segments, "file_name": f"{scene}_gtFine_panoptic.png"}
+    images = [{"id": scene, "file_name": f"{scene}_gtFine_leftImg8bit.png", "height": 8, "width": 10}]
+    truth = {"images": images, "annotations": [annotation], "categories": names}
+    folder.with_suffix(".json").write_text(json.dumps(truth))
+
+    evaluator = COCOPanopticEvaluator("cityscapes_fine_panoptic_val", str(tmp_path / "out"))
+    evaluator.reset()
+    found = [
+        {"id": 1, "category_id": 13, "isthing": True},  # by their training ids
+        {"id": 2, "category_id": 1, "isthing": False},
+    ]
+    output = (torch.as_tensor(np.where(ids == 7, 2, 1)), found)
+    file_name = f"leftImg8bit/val/ulm/{scene}_leftImg8bit.png"
+    evaluator.process([{"image_id": scene, "file_name": file_name}], [{"panoptic_seg": output}])
+    results = evaluator.evaluate()
+    assert results is not None
+    assert results["panoptic_seg"]["PQ_th"] == pytest.approx(100) and results["panoptic_seg"]["PQ_st"] == 0
+    saved = json.loads((tmp_path / "out/predictions.json").read_text())
+    assert saved["annotations"][0]["image_id"] == scene
+
+
 @pytest.fixture
 def tiny_panoptic(tmp_path: Path) -> Iterator[str]:
     ids = np.array([[11, 11, 12, 12]] * 4)
@@ -277,6 +332,19 @@ def test_things_and_stuff_ids_are_mapped_back(tiny_panoptic: str) -> None:
         evaluator.process(
             [{"image_id": 0, "file_name": "0.jpg"}], [{"panoptic_seg": (torch.ones(4, 4).int(), bad)}]
         )
+
+
+def test_predicted_things_are_void_on_data_without_things(tiny_panoptic: str) -> None:
+    metadata = MetadataCatalog.get(tiny_panoptic)
+    MetadataCatalog.remove(tiny_panoptic)
+    stuff = {**metadata.as_dict(), "thing_dataset_id_to_contiguous_id": {}}
+    MetadataCatalog.get(tiny_panoptic).set(**stuff)
+    evaluator = COCOPanopticEvaluator(tiny_panoptic)
+    segments = [{"id": 1, "category_id": 0, "isthing": True}, {"id": 2, "category_id": 1, "isthing": False}]
+    output = (torch.tensor([[1, 1, 2, 2]] * 4), segments)
+    evaluator.process([{"image_id": 0, "file_name": "folder/0.jpg"}], [{"panoptic_seg": output}])
+    results = evaluator.evaluate()
+    assert results is not None and results["panoptic_seg"]["PQ_st"] == pytest.approx(100)
 
 
 def test_encoded_labels_are_taken_apart(tiny_panoptic: str) -> None:

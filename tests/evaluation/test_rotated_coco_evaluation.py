@@ -181,3 +181,18 @@ def test_kinds_of_boxes() -> None:
     assert RotatedCOCOeval.boxlist_to_tensor([], 4).shape == (0, 4)
     with pytest.raises(ValueError, match="4 or 4 numbers|4 numbers"):
         RotatedCOCOeval.boxlist_to_tensor([[0, 0, 2, 4, 5]], 4)
+
+
+@pytest.mark.parametrize("img_ids", [None, [0]])
+def test_matching_is_a_step_that_subclasses_replace(dataset: str, img_ids: Any) -> None:
+    class FirstOnly(RotatedCOCOEvaluator):
+        def _evaluate_predictions_on_coco(self, coco_gt: Any, coco_results: Any, **options: Any) -> Any:
+            assert coco_gt is self._coco_api and options == ({} if img_ids is None else {"img_ids": [0]})
+            return super()._evaluate_predictions_on_coco(coco_gt, coco_results[:1], **options)
+
+    results = []
+    for evaluator in (RotatedCOCOEvaluator(dataset), FirstOnly(dataset)):
+        for number, objects in enumerate(OBJECTS):
+            evaluator.process([{"image_id": number}], [{"instances": _predictions(objects)}])
+        results.append(evaluator.evaluate(img_ids=img_ids)["bbox"]["AP"])
+    assert results[0] == pytest.approx(100) and results[1] < 60

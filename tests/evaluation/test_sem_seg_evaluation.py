@@ -59,6 +59,18 @@ def test_scores_by_hand(dataset: str) -> None:
     assert "BoundaryIoU-road" in scores and "min(IoU, B-Iou)-road" in scores
 
 
+def test_the_label_that_does_not_count_may_be_forgotten_or_given(dataset: str) -> None:
+    MetadataCatalog.remove(dataset)
+    MetadataCatalog.get(dataset).stuff_classes = NAMES
+    for label, accuracy in ((None, 600 / 7), (1, 75)):  # with 1, the road alone counts: 3 pixels of 4
+        evaluator = SemSegEvaluator(dataset, ignore_label=label)
+        gt = np.where(GT == 255, 1, GT) if label == 1 else GT
+        evaluator.sem_seg_loading_fn = lambda path, dtype, gt=gt: gt.astype(dtype)
+        evaluator.process([{"file_name": "a.jpg"}], [{"sem_seg": _scores(PRED)}])
+        results = evaluator.evaluate()
+        assert results is not None and results["sem_seg"]["pACC"] == pytest.approx(accuracy)
+
+
 def test_ground_truth_as_prediction_scores_one_hundred(
     shared_dir: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from detectron2.layers import extension, mask_ops, rotated_boxes
 from detectron2.layers.deform_conv_reference import deform_conv_reference
+from detectron2.layers.ms_deform_attn_reference import ms_deform_attn_reference
 
 # By name, because the package exports functions of these names.
 nms, deform_conv, ms_deform_attn, roi_align, roi_align_rotated = (
@@ -156,12 +157,14 @@ def attention_inputs(kind: str) -> list[Tensor]:
     return [value, locations, rand(*sampling, seed=2), spatial_shapes, starts]
 
 
-def attend(value: Tensor, locations: Tensor, weights: Tensor, *levels: Tensor) -> Tensor:
-    return ms_deform_attn.ms_deform_attn(value, *levels, locations, weights)
+def attend(value: Tensor, locations: Tensor, weights: Tensor, sizes: Tensor, starts: Tensor) -> Tensor:
+    return ms_deform_attn.ms_deform_attn(value, sizes, starts, locations, weights)
 
 
-def attend_plainly(value: Tensor, locations: Tensor, weights: Tensor, *levels: Tensor) -> Tensor:
-    return ms_deform_attn._ms_deform_attn_reference(value, *levels, locations, weights)
+def attend_plainly(
+    value: Tensor, locations: Tensor, weights: Tensor, sizes: Tensor, starts: Tensor
+) -> Tensor:
+    return ms_deform_attn_reference(value, sizes, starts, locations, weights)
 
 
 def paste_inputs(kind: str) -> list[Tensor]:

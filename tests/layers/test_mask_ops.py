@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
+from unittest import mock
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from detectron2.layers import extension
 from detectron2.layers.mask_ops import (
+    _run_length_code,
     pad_masks,
     paste_mask_in_image_old,
     paste_masks_in_image,
+    paste_masks_to_rle,
     sample_masks,
     scale_boxes,
 )
@@ -128,3 +132,21 @@ def test_padding_and_scaling_keep_the_object_in_place() -> None:
     boxes = scale_boxes(torch.tensor([[0.0, 2, 4, 4]]), 1.5)
     assert boxes.tolist() == [[-1.0, 1.5, 5.0, 4.5]]
     assert scale_boxes(torch.zeros(0, 4), 2.0).shape == (0, 4)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (9, 1), (13, 11), (70, 90), (300, 200)])
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.5, 0.98, 1.0])
+def test_codes_of_bitmaps_are_cocos(size: tuple[int, int], share: float) -> None:
+    from pycocotools import mask as coco_mask
+
+    bitmap = np.random.RandomState(0).rand(*size) < share
+    expected = coco_mask.encode(np.asfortranarray(bitmap.astype(np.uint8)))
+    assert _run_length_code(bitmap) == expected["counts"]
+
+
+def test_codes_without_the_operator_are_those_with_it() -> None:
+    masks = torch.rand(len(BOXES), 7, 7, generator=torch.Generator().manual_seed(0))
+    arguments = (masks, torch.tensor(BOXES), (14, 20))
+    expected = paste_masks_to_rle(*arguments)
+    with mock.patch.dict(extension._KERNELS, clear=True):
+        assert paste_masks_to_rle(*arguments) == expected

@@ -331,6 +331,16 @@ def test_exports_with_any_number_of_queries_and_other_levels(side: str) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_trace_is_right_for_other_sizes_too(side: str) -> None:
+    traced = torch.jit.trace(Attention(), float_inputs())
+    value, _, _, where, weights = float_inputs(num_queries=4)
+    for levels in ((SHAPES, STARTS), make_levels((2, 4), (3, 3), (1, 3))):
+        torch.testing.assert_close(
+            traced(value, *levels, where, weights), Attention()(value, *levels, where, weights)
+        )
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_compiles_without_a_graph_break_and_trains(side: str) -> None:
     torch._dynamo.reset()
     compiled = torch.compile(Attention(), fullgraph=True, backend="aot_eager")

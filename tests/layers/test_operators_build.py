@@ -13,6 +13,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import setuptools
 import torch
 
 pytestmark = pytest.mark.slow
@@ -204,15 +205,63 @@ def test_a_failing_compiler_is_no_failing_install(tmp_path: Path) -> None:
     assert done.returncode and "this compiler is broken" in done.stdout + done.stderr
 
 
-def test_isolated_build_without_torch_says_how_to_get_operators(tmp_path: Path) -> None:
+HIDE_PACKAGES = """
+import sys
+sys.path = [path for path in sys.path if not path.endswith("site-packages")]
+"""
+
+
+@pytest.fixture
+def isolated(tmp_path: Path) -> dict[str, str]:
+    """Variables that make an interpreter see setuptools alone, as in the environment that pip builds in."""
+    folder = tmp_path / "isolated"
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(HIDE_PACKAGES)
+    packages = Path(setuptools.__file__).parents[1]
+    for path in (*packages.glob("setuptools*"), packages / "_distutils_hack"):
+        (folder / path.name).symlink_to(path)
+    return {"PYTHONPATH": str(folder), "HOME": str(tmp_path), "VIRTUAL_ENV": "", "CONDA_PREFIX": ""}
+
+
+def test_isolated_build_finds_the_torch_of_the_environment(tmp_path: Path, isolated: dict[str, str]) -> None:
+    done = run(sys.executable, "-c", "import torch", check=False, **isolated)
+    assert "No module named 'torch'" in done.stderr
     sources = copy_sources(tmp_path / "sources")
-    (tmp_path / "no_torch").mkdir()
-    (tmp_path / "no_torch" / "torch.py").write_text("raise ImportError('no torch here')\n")
-    command = [sys.executable, sources / "setup.py", "--version"]
-    paths = {"PYTHONPATH": str(tmp_path / "no_torch")}
-    done = run("env", "-C", sources, *command, **paths)
-    assert "pip install --no-build-isolation ." in done.stdout
-    done = run("env", "-C", sources, *command, check=False, FORCE_CUDA="1", **paths)
+    command = ("env", "-C", sources, sys.executable, sources / "setup.py", "--version")
+    done = run(*command, FORCE_CUDA="0", **isolated)
+    assert f"compiling operators for the CPU with torch {torch.__version__}" in done.stdout
+
+
+def test_isolated_build_without_torch_says_how_to_get_operators(
+    tmp_path: Path, isolated: dict[str, str]
+) -> None:
+    run(sys.executable, "-m", "venv", "--without-pip", tmp_path / "empty")
+    python = tmp_path / "empty" / "bin" / "python"
+    if (
+        run(python, "-c", "import sys, os; os.chdir(sys.base_prefix); import torch", check=False).returncode
+        == 0
+    ):
+        pytest.skip("the interpreter itself has torch")
+    sources = copy_sources(tmp_path / "sources")
+    command = ("env", "-C", sources, python, sources / "setup.py", "--version")
+    done = run(*command, **isolated)
+    assert "left out: there is no torch to build with; install it first" in done.stdout
+    done = run(*command, check=False, FORCE_CUDA="1", **isolated)
     assert done.returncode and "impossible" in done.stderr
-    done = run("env", "-C", sources, *command, D2_BUILD_OPS="0", **paths)
+    done = run(*command, D2_BUILD_OPS="0", **isolated)
     assert "operators" not in done.stdout
+    # The environment that a tool names is looked through, too.
+    done = run(*command, FORCE_CUDA="0", **{**isolated, "VIRTUAL_ENV": sys.prefix})
+    assert f"with torch {torch.__version__}" in done.stdout
+
+
+def test_isolated_build_refuses_a_torch_that_is_too_old(tmp_path: Path, isolated: dict[str, str]) -> None:
+    run(sys.executable, "-m", "venv", "--without-pip", tmp_path / "old")
+    (packages,) = (tmp_path / "old" / "lib").glob("python*/site-packages")
+    (packages / "torch" / "include").mkdir(parents=True)
+    (packages / "torch" / "version.py").write_text("__version__ = '2.6.0+cpu'\n")
+    sources = copy_sources(tmp_path / "sources")
+    done = run(
+        "env", "-C", sources, tmp_path / "old/bin/python", sources / "setup.py", "--version", **isolated
+    )
+    assert "they need torch 2.11 or later" in done.stdout and "is 2.6.0+cpu" in done.stdout

@@ -100,6 +100,7 @@ def test_export_model_writes_torchscript_that_agrees(
     report = "".join(capsys.readouterr())
     assert "pred_boxes: shape" in report and "the model has" not in report
     outputs = torch.jit.load(tmp_path / "out" / "model.ts")(torch.rand(3, 200, 140) * 255)
+    assert (tmp_path / "out" / "model_ts_code.txt").stat().st_size > 0
     assert [x.shape[1:] for x in outputs] == [(4,), (), (), ()] and outputs[-1].tolist() == [200, 140]
 
 

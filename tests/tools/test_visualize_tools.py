@@ -69,6 +69,7 @@ def test_what_the_loader_makes_is_drawn(repo_root: Path, dataset: str, tmp_path:
     (tmp_path / "picture2.jpg").write_bytes((tmp_path / "picture1.jpg").read_bytes())
     options: list[Any] = ["DATASETS.TRAIN", f"('{dataset}',)", "DATALOADER.NUM_WORKERS", "0"]
     options += ["SOLVER.IMS_PER_BATCH", "1", "INPUT.MIN_SIZE_TRAIN", "(64,)", "MODEL.MASK_ON", "True"]
+    options += ["MODEL.ROI_HEADS.NUM_CLASSES", "-1"]
     tool.main(["--source", "dataloader", "--output-dir", str(out), "--num-images", "2", *options])
     assert len(list(out.iterdir())) == 2
 
@@ -105,3 +106,37 @@ def test_results_are_drawn_beside_the_truth(repo_root: Path, dataset: str, tmp_p
     results.write_text(json.dumps([{**entries[0], "category_id": 6}]))
     with pytest.raises(ValueError, match="category id 6"):
         tool.main(["--input", str(results), "--output", str(out), "--dataset", dataset])
+
+
+def test_pictures_of_one_name_do_not_take_each_others_place(
+    repo_root: Path, dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records = DatasetCatalog.get(dataset)
+    (tmp_path / "more").mkdir()
+    (tmp_path / "picture1.jpg").rename(tmp_path / "more" / "picture0.jpg")
+    records[1]["file_name"] = str(tmp_path / "more" / "picture0.jpg")
+    out = tmp_path / "out"
+    options = ["--output-dir", str(out), "DATASETS.TRAIN", f"('{dataset}',)"]
+    _load_tool(repo_root, "visualize_data").main(["--source", "annotation", *options])
+    assert sorted(p.name for p in out.iterdir()) == ["picture0.jpg", "picture0_2.jpg"]
+    results = tmp_path / "results.json"
+    results.write_text("[]")
+    arguments = ["--input", str(results), "--output", str(tmp_path / "sheets"), "--dataset", dataset]
+    _load_tool(repo_root, "visualize_json_results").main(arguments)
+    assert sorted(p.name for p in (tmp_path / "sheets").iterdir()) == ["picture0.png", "picture0_2.png"]
+
+
+def test_prediction_and_truth_of_a_class_have_its_colour(
+    repo_root: Path, dataset: str, tmp_path: Path
+) -> None:
+    MetadataCatalog.get(dataset).thing_colors = [[250, 0, 200]]
+    entry = {"image_id": 0, "category_id": 5, "bbox": [10, 10, 30, 20], "score": 0.9}
+    results = tmp_path / "results.json"
+    results.write_text(json.dumps([entry, {**entry, "bbox": [45, 10, 20, 40]}]))
+    arguments = ["--input", str(results), "--output", str(tmp_path / "out"), "--dataset", dataset]
+    _load_tool(repo_root, "visualize_json_results").main(arguments)
+    sheet = np.asarray(Image.open(tmp_path / "out" / "picture0.png")).astype(int)
+    half = sheet.shape[1] // 2
+    for side in (sheet[:, : half - 4], sheet[:, half + 4 :]):
+        is_class_color = (side[..., 0] > 150) & (side[..., 1] < 60) & (side[..., 2] > 120)
+        assert is_class_color.sum() > 40

@@ -220,3 +220,67 @@ def test_own_trackers() -> None:
     assert tracker.update(frame(moved(C, 1), moved(A, 1), moved(B, 1))).ID == [2, 0, 1]
     with pytest.raises(NotImplementedError, match="BaseTracker"):
         BaseTracker().update(frame(A))
+
+
+@EVERY_TRACKER
+def test_a_new_tracker_has_seen_nothing(kind: Any) -> None:
+    tracker = make(kind)
+    assert tracker._prev_instances is None and tracker._id_count == 0
+    assert (tracker._video_height, tracker._video_width) == SIZE
+    fresh = tracker._initialize_extra_fields(frame(A, B))
+    assert (fresh.ID, fresh.ID_period, fresh.lost_frame_count) == ([0, 1], [1, 1], [0, 0])
+    assert tracker._id_count == 2
+    tracker._prev_instances = fresh
+    assert tracker._initialize_extra_fields(frame(A)).ID == [None]
+
+
+def test_steps_of_the_greedy_tracker() -> None:
+    tracker = make(BBoxIOUTracker, max_lost_frame_count=3, min_instance_period=0)
+    tracker.update(frame(A, B))
+    tracker._reset_fields()
+    assert tracker._untracked_prev_idx == {0, 1}
+    assert tracker._matched_idx == tracker._matched_ID == set()
+    tracker._matched_idx, tracker._untracked_prev_idx = {1}, {0}
+    found = tracker._initialize_extra_fields(frame(C, B))
+    found.ID[1] = 1
+    assert tracker._assign_new_id(found).ID == [2, 1]
+    merged = tracker._merge_untracked_instances(tracker._assign_new_id(frame_with_identities(C, B)))
+    assert merged.ID[2:] == [0] and merged.lost_frame_count[2:] == [1]
+    tracker.update(frame(B, C))
+    assert tracker._matched_idx == {0} and tracker._matched_ID == {1} and tracker._untracked_prev_idx == {0}
+
+
+def frame_with_identities(*boxes: list[float]) -> Instances:
+    nothing: list[Any] = [0] * len(boxes)
+    return frame(*boxes, ID=[*nothing], ID_period=[*nothing], lost_frame_count=[*nothing])
+
+
+@pytest.mark.parametrize("kind", TRACKERS[1:])
+def test_steps_of_trackers_by_assignment(kind: Any) -> None:
+    tracker = make(kind, max_lost_frame_count=3, min_instance_period=0)
+    tracker.update(frame(A, B))
+    found = tracker._initialize_extra_fields(frame(B, C))
+    found = tracker._process_matched_idx(found, np.array([0]), np.array([1]))
+    assert (found.ID, found.ID_period, found.lost_frame_count) == ([1, None], [2, None], [0, None])
+    found = tracker._process_unmatched_idx(found, np.array([0]))
+    assert (found.ID, found.ID_period) == ([1, 2], [2, 1])
+    found = tracker._process_unmatched_prev_idx(found, np.array([1]))
+    assert (found.ID, found.lost_frame_count) == ([1, 2, 0], [0, 0, 1])
+
+
+@EVERY_TRACKER
+def test_a_step_that_is_overridden_has_its_effect(kind: Any) -> None:
+    class InHundreds(kind):  # type: ignore[misc]  # a class from the table
+        def _assign_new_id(self, instances: Instances) -> Instances:
+            return self._number(super()._assign_new_id(instances))
+
+        def _process_unmatched_idx(self, instances: Instances, matched_idx: np.ndarray) -> Instances:
+            return self._number(super()._process_unmatched_idx(instances, matched_idx))
+
+        def _number(self, instances: Instances) -> Instances:
+            instances.ID = [identity * 100 for identity in instances.ID]
+            return instances
+
+    tracker = make(InHundreds)
+    tracker.update(frame(A))
+    assert tracker.update(frame(A, C)).ID == [0, 100]

@@ -14,7 +14,7 @@ def _smallest_distance(colors: list[tuple[int, int, int]]) -> float:
     return float(distances[~np.eye(len(array), dtype=bool)].min())
 
 
-@pytest.mark.parametrize("number, distance", [(10, 80), (80, 30), (133, 20), (300, 16), (1203, 16)])
+@pytest.mark.parametrize(("number", "distance"), [(10, 80), (80, 30), (133, 20), (300, 16), (1203, 16)])
 def test_colours_are_as_far_apart_as_there_is_room(number: int, distance: float) -> None:
     colors = [palette_rgb(i) for i in range(number)]
     assert _smallest_distance(colors) >= distance

@@ -32,6 +32,7 @@ from detectron2.engine import build_evaluator
 from detectron2.evaluation import inference_on_dataset, print_csv_format
 from detectron2.export import (
     TracingAdapter,
+    dump_torchscript_IR,
     export_onnx,
     export_program,
     flatten_to_tuple,
@@ -103,7 +104,7 @@ def sample_image(path: str | None, cfg: Any) -> Tensor | None:
     if path is None:
         return None
     resize = ResizeShortestEdge(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
-    picture = AugInput(read_image(path, format=cfg.INPUT.FORMAT))
+    picture = AugInput(read_image(path, format=cfg.INPUT.FORMAT, value_range=cfg.INPUT.VALUE_RANGE))
     resize(picture)
     return torch.as_tensor(np.ascontiguousarray(picture.image.transpose(2, 0, 1)), dtype=torch.float32)
 
@@ -123,13 +124,16 @@ def infer(model: Any, image: Tensor) -> dict[str, Any]:
     return outputs
 
 
-def export_torchscript(model: nn.Module, path: Path, image: Tensor) -> Run:
+def export_torchscript(model: nn.Module, path: Path, image: Tensor, with_text: bool) -> Run:
+    """Write the program, and into files beside it, if asked for, what it consists of."""
     adapter = TracingAdapter(model, image.to(_device_of(model)), infer)
     with warnings.catch_warnings(), torch.no_grad():
         # That was the decision of whoever asked for this format.
         warnings.filterwarnings("ignore", r"`torch\.jit\.\w+` is deprecated", DeprecationWarning)
         torch.jit.save(torch.jit.trace(adapter, adapter.flattened_inputs, check_trace=False), path)
         program = torch.jit.load(path, map_location=_device_of(model))
+        if with_text:
+            dump_torchscript_IR(program, str(path.parent))
     schema = adapter.outputs_schema
     assert schema is not None
 
@@ -181,7 +185,8 @@ def export(model: nn.Module, args: argparse.Namespace, path: Path, image: Tensor
     """Write the file; return what runs it, if something here can."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if args.format == "torchscript":
-        return export_torchscript(model, path, _noise(model) if image is None else image)
+        is_folder = Path(args.output) != path
+        return export_torchscript(model, path, _noise(model) if image is None else image, is_folder)
     if args.format == "torch_export":
         return export_torch_program(model, path, image)
     return export_to_onnx(model, path, image)

@@ -154,6 +154,14 @@ def _load_one(name: str) -> Any:
         return records
     if not len(records):
         raise UserValueError(f"Data set {name!r} is empty: its function returned no image.")
+    ids = [record["image_id"] for record in records if "image_id" in record]
+    num_repeated = len(ids) - len(set(ids))
+    if num_repeated:
+        logger.warning(
+            "Data set %s has %d images whose image_id another one has too. To train on them is fine where "
+            "that is meant; an evaluation would mix them up: give every image an id of its own.",
+            name, num_repeated,
+        )  # fmt: skip
     return [{**record, "dataset_name": name} for record in records]
 
 
@@ -202,8 +210,14 @@ def get_detection_dataset_dicts(
     has_instances = all("annotations" in record for record in records) and not _has_stuff_alone(records)
     if filter_empty and has_instances:
         records = filter_images_with_only_crowd_annotations(records)
-    if min_keypoints > 0 and has_instances:
+    if min_keypoints > 0 and has_instances and records:
         records = filter_images_with_few_keypoints(records, min_keypoints)
+        if not records:
+            raise UserValueError(
+                f"No image of {', '.join(names)} has {min_keypoints} visible keypoints or more. Does the "
+                "data have 'keypoints'? If not, set MODEL.KEYPOINT_ON to False; if few, lower "
+                "MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE."
+            )
     if check_consistency and has_instances:
         _check_classes(names, records)
     if not records:

@@ -57,6 +57,19 @@ def _local_batch_size(total_batch_size: int, single_gpu_batch_size: int | None) 
     return total_batch_size // world_size
 
 
+def _worker_options(
+    num_workers: int, prefetch_factor: int | None, persistent_workers: bool, seed: int | None
+) -> dict[str, Any]:
+    """Arguments of `DataLoader`, which takes some only where there are workers."""
+    return {
+        "num_workers": num_workers,
+        "worker_init_fn": worker_init_reset_seed,
+        "persistent_workers": persistent_workers and num_workers > 0,
+        "prefetch_factor": prefetch_factor if num_workers > 0 else None,
+        "generator": None if seed is None else torch.Generator().manual_seed(seed),
+    }
+
+
 def build_batch_data_loader(
     dataset: Any,
     sampler: Any,
@@ -100,14 +113,9 @@ def build_batch_data_loader(
     else:
         dataset = ToIterableDataset(dataset, sampler, shard_chunk_size=batch_size)
 
-    generator = None if seed is None else torch.Generator().manual_seed(seed)
-    options: dict[str, Any] = {
-        "num_workers": num_workers,
-        "worker_init_fn": worker_init_reset_seed,
-        "persistent_workers": persistent_workers and num_workers > 0,
-        "prefetch_factor": prefetch_factor if num_workers > 0 else None,
+    options = {
+        **_worker_options(num_workers, prefetch_factor, persistent_workers, seed),
         "pin_memory": pin_memory,
-        "generator": generator,
         **kwargs,
     }
     if not aspect_ratio_grouping:

@@ -7,8 +7,8 @@ from . import lvis_v1_categories as lvis_v1_categories
 from . import lvis_v1_category_image_count as lvis_v1_category_image_count
 from . import register_coco as register_coco
 from .coco.export import convert_to_coco_json as convert_to_coco_json
+from .coco.label_maps import load_sem_seg as load_sem_seg
 from .coco.reader import load_coco_json as load_coco_json
-from .coco.reader import load_sem_seg as load_sem_seg
 from .coco.reader import register_coco_instances as register_coco_instances
 from .coco_panoptic import load_coco_panoptic_json as load_coco_panoptic_json
 from .coco_panoptic import register_coco_panoptic as register_coco_panoptic

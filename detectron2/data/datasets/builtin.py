@@ -17,7 +17,8 @@ from ..catalog import DatasetCatalog, LazyValue, MetadataCatalog
 from .builtin_meta import ADE20K_SEM_SEG_CATEGORIES, get_builtin_metadata, separated_panoptic_meta
 from .cityscapes import load_cityscapes_instances, load_cityscapes_semantic
 from .cityscapes_panoptic import register_all_cityscapes_panoptic
-from .coco.reader import load_sem_seg, register_coco_instances
+from .coco.label_maps import load_sem_seg
+from .coco.reader import register_coco_instances
 from .coco_panoptic import register_coco_panoptic, register_coco_panoptic_separated
 from .files import Path, path_below
 from .lvis import get_lvis_instances_meta, register_lvis_instances

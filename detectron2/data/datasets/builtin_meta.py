@@ -187,9 +187,10 @@ def standard_panoptic_meta(categories: list[dict[str, Any]]) -> dict[str, Any]:
     """Metadata where things and stuff share one numbering, in the order of the categories.
 
     Args:
-        categories: dicts with `id`, `name`, `isthing`, and `color` or nothing for a grey.
+        categories: dicts with `id`, `name`, `isthing`, and optionally `color`, as for
+            `separated_panoptic_meta`.
     """
-    names, colors, ids = _number([{"color": [128, 128, 128], **category} for category in categories])
+    names, colors, ids = _number(_with_colors(categories))
     is_thing = {category["id"]: bool(category["isthing"]) for category in categories}
     return {
         "thing_classes": names,

@@ -23,7 +23,8 @@ from detectron2.utils.user_errors import UserKeyError, UserValueError
 
 from ..catalog import DatasetCatalog, MetadataCatalog
 from ..detection_utils.panoptic_png import LABEL_OF_THINGS
-from .coco.reader import load_coco_json, load_sem_seg
+from .coco.label_maps import load_sem_seg
+from .coco.reader import load_coco_json
 from .derived import derived_values
 from .files import Path, read_json
 from .panoptic_categories import PANOPTIC_ID_MAPS, PANOPTIC_KEYS, derive_separated, derive_standard

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Iterator
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -17,6 +17,8 @@ from PIL import Image, UnidentifiedImageError
 
 from detectron2.utils.file_io import PathManager
 from detectron2.utils.user_errors import UserFileNotFoundError, UserValueError
+
+from .deep_images import ValueRange, reduce_depth
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +41,9 @@ _LYING = (5, 6, 7, 8)
 """Orientations in which height and width change places."""
 
 _FORMATS = ("BGR", "YUV-BT.601", "1", "L", "P", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "HSV", "I", "F")
+
+
+_FORMATS_AS_DEEP_AS_THE_FILE = (None, "I", "F")
 
 
 class SizeMismatchError(UserValueError):
@@ -115,23 +120,39 @@ def make_upright(image: Image.Image) -> Image.Image:
     return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
 
 
-def read_image(file_name: str, format: str | None = None) -> np.ndarray:
+def read_image(file_name: str, format: str | None = None, *, value_range: ValueRange = None) -> np.ndarray:
     """Read an image file, upright according to its EXIF tag.
 
     Args:
         file_name: path, or anything that `PathManager` opens.
         format: see the top of this module; None keeps the mode of the file.
+        value_range: for files of more than 8 bits per channel, the values that become 0 and 255.
 
     Returns:
         (H, W, C); (H, W) for single-channel modes other than "L".
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is not an image, or is truncated.
+        ValueError: the file is not an image, or is truncated, or has more than 8 bits per channel where the
+            format has 8, and no `value_range` says what they mean.
     """
     with _errors_with_name(file_name), PathManager.open(file_name, "rb") as file:
         image: Any = Image.open(file)
+        if format not in _FORMATS_AS_DEEP_AS_THE_FILE:
+            image = _reduce_depth(image, value_range, file, file_name)
         return convert_PIL_to_numpy(make_upright(image), format)
+
+
+def _reduce_depth(
+    image: Image.Image, value_range: ValueRange, file: IO[bytes], file_name: str
+) -> Image.Image:
+    try:
+        reduced = reduce_depth(image, value_range, file)
+    except UserValueError as error:
+        raise UserValueError(f"Image {str(file_name)!r}: {error}") from error
+    if reduced is not image:
+        reduced.info["exif"] = image.info.get("exif", b"")
+    return reduced
 
 
 @contextlib.contextmanager

@@ -99,8 +99,11 @@ class Augmentation:
                 continue
             if not hasattr(self, name):
                 return object.__repr__(self)
-            text = pprint.pformat(getattr(self, name))
-            if text != pprint.pformat(parameter.default):
+            value = getattr(self, name)
+            if (
+                value is not parameter.default
+            ):  # an argument that was given is shown, if it is the default too
+                text = pprint.pformat(value)
                 shown.append(f"{name}={text if len(text) <= 50 else text[:47] + '...'}")
         return f"{type(self).__name__}({', '.join(shown)})"
 

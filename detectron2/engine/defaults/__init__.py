@@ -3,6 +3,7 @@
 from detectron2.engine.defaults.arguments import default_argument_parser as default_argument_parser
 from detectron2.engine.defaults.predictor import DefaultPredictor as DefaultPredictor
 from detectron2.engine.defaults.run_notes import describe_run as describe_run
+from detectron2.engine.defaults.run_notes import load_metadata as load_metadata
 from detectron2.engine.defaults.run_notes import load_run as load_run
 from detectron2.engine.defaults.setup import create_ddp_model as create_ddp_model
 from detectron2.engine.defaults.setup import default_setup as default_setup
@@ -23,5 +24,6 @@ __all__ = [
     "default_setup",
     "default_writers",
     "describe_run",
+    "load_metadata",
     "load_run",
 ]

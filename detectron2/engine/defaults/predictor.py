@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from detectron2.checkpoint.class_names import describe_difference, learned_classes
 from detectron2.checkpoint.detection_checkpoint import DetectionCheckpointer
 from detectron2.config.config.node import CfgNode
 from detectron2.data.catalog import MetadataCatalog
@@ -20,6 +22,8 @@ from detectron2.utils.env import setup_environment
 from detectron2.utils.user_errors import UserValueError
 
 __all__ = ["DefaultPredictor"]
+
+logger = logging.getLogger(__name__)
 
 
 class DefaultPredictor:
@@ -61,6 +65,7 @@ class DefaultPredictor:
         if cfg.DATASETS.TEST:
             self.metadata = MetadataCatalog.get(cfg.DATASETS.TEST[0])
         DetectionCheckpointer(self.model).load(cfg.MODEL.WEIGHTS)
+        self._warn_of_other_classes()
         self.aug = ResizeShortestEdge(
             [cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MIN_SIZE_TEST], cfg.INPUT.MAX_SIZE_TEST
         )
@@ -109,6 +114,21 @@ class DefaultPredictor:
             output: dict[str, Any] = self.model([inputs])[0]
         return output
 
+    def _warn_of_other_classes(self) -> None:
+        learned = learned_classes(self.model)
+        if not learned or not self.cfg.DATASETS.TEST:
+            return
+        for kind, names in learned.items():
+            difference = describe_difference(names, self.metadata.get(kind) or names)
+            if difference:
+                logger.warning(
+                    "The %s of DATASETS.TEST[0] are not those of %s: %s. Name predictions by the"
+                    " checkpoint's, as `DefaultPredictor.from_checkpoint` does.",
+                    kind,
+                    self.cfg.MODEL.WEIGHTS,
+                    difference,
+                )
+
     def _to_model_input(self, original_image: np.ndarray) -> Tensor:
         """(H, W, 3) BGR -> (3, H', W') float32 in the model's channel order and test size."""
         image = original_image if self.input_format == "BGR" else original_image[:, :, ::-1]
@@ -121,7 +141,9 @@ class DefaultPredictor:
 def _check_image(image: Any) -> None:
     if isinstance(image, np.ndarray) and image.ndim == 3 and image.shape[2] == 3 and image.size:
         return
-    what = f"an array of shape {image.shape}" if isinstance(image, np.ndarray) else repr(image)
+    what = "None" if image is None else f"a {type(image).__name__}"
+    if isinstance(image, (np.ndarray, Tensor)):
+        what += f" of shape {tuple(image.shape)} and type {image.dtype}"
     raise UserValueError(
         f"DefaultPredictor takes one colour image as a non-empty (H, W, 3) array in BGR order, got {what}. "
         "If it was read by cv2.imread, None means that the file is missing or broken."

@@ -12,14 +12,16 @@ from typing import Any
 
 import torch
 
+from detectron2.checkpoint.class_names import KINDS, MIXED_KEY
 from detectron2.checkpoint.notes import plain_data, read_notes
 from detectron2.config.config.default_config import get_cfg
 from detectron2.config.config.node import CfgNode
 from detectron2.config.config.yaml_reader import load_yaml
 from detectron2.data.catalog import Metadata, MetadataCatalog
+from detectron2.data.class_names import find_class_names
 from detectron2.utils.user_errors import UserValueError
 
-__all__ = ["describe_run", "load_run"]
+__all__ = ["describe_run", "load_metadata", "load_run"]
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +38,7 @@ def describe_run(cfg: CfgNode) -> Mapping[str, Any]:
 
     The config is that of this moment. Class names are looked up when the notes are read, which is when a
     checkpoint is written: sets that learn theirs from a file have them once they were loaded. They are
-    those of the first data set of `DATASETS.TEST` and `DATASETS.TRAIN` that has any.
+    those of the first data set of `DATASETS.TRAIN` and `DATASETS.TEST` that has any.
     """
     return _RunNotes(cfg)
 
@@ -48,7 +50,9 @@ class _RunNotes(Mapping[str, Any]):
             self._config["config"] = cfg.dump()
         except TypeError as error:
             logger.warning("Checkpoints of this run will not carry its config: %s", error)
-        self._dataset_names = (*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN)
+        # The model learns the classes of its training data, in their order.
+        self._dataset_names = (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)
+        self._training_sets = tuple(cfg.DATASETS.TRAIN)
 
     def _look_up(self) -> dict[str, Any]:
         for name in self._dataset_names:
@@ -56,7 +60,11 @@ class _RunNotes(Mapping[str, Any]):
             if metadata.get("thing_classes") or metadata.get("stuff_classes"):
                 known = {key: plain_data(metadata.get(key)) for key in _METADATA_KEYS}
                 kept = {key: value for key, value in known.items() if value is not None}
-                return {**self._config, "metadata": {"name": name, **kept}}
+                notes: dict[str, Any] = {**self._config, "metadata": {"name": name, **kept}}
+                agreed = find_class_names(self._training_sets)
+                if name in self._training_sets and any(kind in kept and kind not in agreed for kind in KINDS):
+                    notes[MIXED_KEY] = True
+                return notes
         return dict(self._config)
 
     def __getitem__(self, key: str) -> Any:
@@ -105,6 +113,20 @@ def load_run(path: str, opts: Sequence[Any] = ()) -> tuple[CfgNode, Metadata]:
         cfg.MODEL.DEVICE = "cpu"
     cfg.merge_from_list(list(opts))
     return cfg, _to_metadata(notes.get("metadata"))
+
+
+def load_metadata(path: str) -> Metadata | None:
+    """Read the names and colours of classes that a checkpoint carries; None where it carries no names.
+
+    Args:
+        path: a file or address.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged.
+    """
+    metadata = _to_metadata(read_notes(path).get("metadata"))
+    return metadata if metadata.get("thing_classes") or metadata.get("stuff_classes") else None
 
 
 def _to_metadata(values: Any) -> Metadata:

@@ -199,6 +199,9 @@ class COCOEvaluator(DatasetEvaluator):
         entries = list(itertools.chain.from_iterable(p["instances"] for p in predictions))
         tasks = self._tasks or self._tasks_from_predictions(entries)
         dataset_ids = self._contiguous_to_dataset()
+        if dataset_ids == {}:
+            self._logger.warning("'%s' has no thing classes: instances are not scored", self._dataset_name)
+            return
         if dataset_ids is not None:
             entries = to_dataset_categories(entries, dataset_ids, self._dataset_name)
         if self._output_dir:

@@ -80,6 +80,8 @@ class COCOPanopticEvaluator(DatasetEvaluator):
             label_map = np.asarray(panoptic_img.cpu())
             if segments_info is None:
                 label_map, segments_info = self._decode_labels(label_map)
+            if self._metadata.get("thing_dataset_id_to_contiguous_id") == {}:
+                label_map, segments_info = _without_things(label_map, segments_info)
             stem = os.path.splitext(os.path.basename(image["file_name"]))[0]
             self._predictions.append(
                 {
@@ -193,6 +195,15 @@ class COCOPanopticEvaluator(DatasetEvaluator):
 
 def _inverse(mapping: Mapping[int, int] | None) -> dict[int, int]:
     return {contiguous: dataset_id for dataset_id, contiguous in (mapping or {}).items()}
+
+
+def _without_things(
+    label_map: np.ndarray, segments: Sequence[Mapping[str, Any]]
+) -> tuple[np.ndarray, list[Mapping[str, Any]]]:
+    """The prediction on data without things: what a model takes for some is void."""
+    things = [segment["id"] for segment in segments if segment.get("isthing")]
+    kept = [segment for segment in segments if not segment.get("isthing")]
+    return np.where(np.isin(label_map, things), 0, label_map), kept
 
 
 def _encode_png(rgb: np.ndarray) -> bytes:

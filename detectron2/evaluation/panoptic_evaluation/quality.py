@@ -9,11 +9,13 @@ set ids.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
+import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -174,13 +176,38 @@ def score_panoptic(
     if engine == "hotcoco":
         problem = _area_problem(truth, gt_folder)
         if problem is None:
-            return summarize_counts(_count_with_hotcoco(gt_json, gt_folder, pred_json, pred_folder), things)
+            with _with_numbers_for_ids((gt_json, truth), (pred_json, predictions)) as paths:
+                counts = _count_with_hotcoco(paths[0], gt_folder, paths[1], pred_folder)
+            return summarize_counts(counts, things)
         logger.warning(
             "%s. Areas are counted from the PNGs instead; correct the JSON file to evaluate faster", problem
         )
     elif engine != "numpy":
         raise UserValueError(f"engine should be 'hotcoco' or 'numpy', got {engine!r}")
     return summarize_counts(_count_with_numpy(truth, gt_folder, predictions, pred_folder), things)
+
+
+@contextlib.contextmanager
+def _with_numbers_for_ids(*files: tuple[str, Mapping[str, Any]]) -> Iterator[list[str]]:
+    """Give the paths of the same files with images that are numbered: text for an id is not everyone's.
+
+    Args:
+        files: path and content of each.
+    """
+    ids = {a["image_id"] for _, content in files for a in content["annotations"]}
+    if all(isinstance(id, int) and id >= 0 for id in ids):
+        yield [path for path, _ in files]
+        return
+    number_of = {id: number for number, id in enumerate(sorted(ids, key=str), start=1)}
+    with tempfile.TemporaryDirectory(prefix="panoptic_eval") as folder:
+        paths = []
+        for index, (_, content) in enumerate(files):
+            paths.append(os.path.join(folder, f"{index}.json"))
+            annotations = [{**a, "image_id": number_of[a["image_id"]]} for a in content["annotations"]]
+            images = [{"id": number} for number in number_of.values()]
+            with open(paths[-1], "w") as file:
+                json.dump({**content, "images": images, "annotations": annotations}, file)
+        yield paths
 
 
 def _count_with_hotcoco(

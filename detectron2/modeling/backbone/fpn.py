@@ -87,7 +87,7 @@ class FPN(Pyramid):
         self.top_block = top_block
         self.in_features = tuple(in_features)
         self.bottom_up = bottom_up
-        self._declare_levels(levels, out_channels, square_pad)
+        self._declare_levels(levels, out_channels, square_pad, shapes)
         self._fuse_type = fuse_type
 
     @property

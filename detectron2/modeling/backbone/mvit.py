@@ -81,11 +81,7 @@ class MViT(Backbone):
             self.pos_embed = make_abs_pos(num_patches + int(pretrain_use_cls_token), embed_dim)
 
         lasts = tuple(last_block_indexes)
-        names = [f"scale{i + 2}" for i in range(len(lasts))]
-        unknown = [name for name in out_features if name not in names]
-        if unknown:
-            raise UserValueError(f"out_features must be some of {names}, got {list(out_features)}")
-        self._name_of_last = {last: name for last, name in zip(lasts, names) if name in out_features}
+        self._name_of_last = _name_lasts(lasts, out_features)
         side = img_size // patch_stride[0]
         first = BlockOptions(
             dim=embed_dim,
@@ -103,18 +99,31 @@ class MViT(Backbone):
             rel_pos_zero_init=rel_pos_zero_init,
             input_size=(side, side),
         )
+        self._add_blocks(first, lasts, spread_drop_path(drop_path_rate, depth), patch_stride[0])
+        init_transformer(self, self.pos_embed)
+
+    def _add_blocks(
+        self, first: BlockOptions, lasts: Sequence[int], drop_paths: Sequence[float], stride: int
+    ) -> None:
+        """Make the blocks, and the norms of the maps that go out.
+
+        Args:
+            first: options of the first stage.
+            lasts: the last block of each stage.
+            drop_paths: per block.
+            stride: of the patches.
+        """
         self.blocks = nn.ModuleList()
         self._out_features, self._out_feature_channels, self._out_feature_strides = [], {}, {}
-        for i, drop_path in enumerate(spread_drop_path(drop_path_rate, depth)):
+        for i, drop_path in enumerate(drop_paths):
             options = replace(_plan_block(first, i, lasts), drop_path=drop_path)
             self.blocks.append(MultiScaleBlock(**vars(options)))
             if i in self._name_of_last:
                 name = self._name_of_last[i]
-                self.add_module(f"{name}_norm", norm_layer(options.dim_out))
+                self.add_module(f"{name}_norm", options.norm_layer(options.dim_out))
                 self._out_features.append(name)
                 self._out_feature_channels[name] = options.dim_out
-                self._out_feature_strides[name] = patch_stride[0] << _stage_of(i, lasts)
-        init_transformer(self, self.pos_embed)
+                self._out_feature_strides[name] = stride << _stage_of(i, lasts)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """(N, C_in, H, W) images -> {"scale2": (N, C, H / 4, W / 4), ...}."""
@@ -127,6 +136,14 @@ class MViT(Backbone):
                 name = self._name_of_last[i]
                 outputs[name] = self.get_submodule(f"{name}_norm")(x).permute(0, 3, 1, 2)
         return outputs
+
+
+def _name_lasts(lasts: Sequence[int], out_features: Sequence[str]) -> dict[int, str]:
+    """Name the maps behind the last blocks of those stages that go out."""
+    names = [f"scale{i + 2}" for i in range(len(lasts))]
+    if not set(out_features) <= set(names):
+        raise UserValueError(f"out_features must be some of {names}, got {list(out_features)}")
+    return {last: name for last, name in zip(lasts, names) if name in out_features}
 
 
 def _stage_of(block: int, lasts: Sequence[int]) -> int:

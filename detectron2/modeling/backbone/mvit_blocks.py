@@ -84,16 +84,7 @@ class MultiScaleAttention(nn.Module):
         self.qkv = nn.Linear(dim, 3 * dim_out, bias=qkv_bias)
         self.proj = nn.Linear(dim_out, dim_out)
         for name, stride in (("q", stride_q), ("k", stride_kv), ("v", stride_kv)):
-            conv = nn.Conv2d(
-                head_dim,
-                head_dim,
-                pool_kernel,
-                stride=stride,
-                padding=(pool_kernel[0] // 2, pool_kernel[1] // 2),
-                groups=head_dim,
-                bias=False,
-            )
-            self.add_module(f"pool_{name}", conv)
+            self.add_module(f"pool_{name}", _make_pooling_conv(head_dim, pool_kernel, stride))
             self.add_module(f"norm_{name}", norm_layer(head_dim))
         self.q_win_size = window_size // stride_q
         self.kv_win_size = window_size // stride_kv
@@ -136,6 +127,12 @@ class MultiScaleAttention(nn.Module):
             bias = decomposed_rel_pos(q, self.rel_pos_h, self.rel_pos_w, q_size, k_size)
         out: Tensor = F.scaled_dot_product_attention(q, k, v, attn_mask=bias).unflatten(1, q_size)
         return out
+
+
+def _make_pooling_conv(channels: int, kernel: tuple[int, int], stride: int) -> nn.Conv2d:
+    """Make a convolution of each channel by itself that keeps the size but for its stride."""
+    padding = (kernel[0] // 2, kernel[1] // 2)
+    return nn.Conv2d(channels, channels, kernel, stride, padding, groups=channels, bias=False)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ Shapes: N images of H x W; level `p<l>` is (N, C, ceil(H / 2^l), ceil(W / 2^l)),
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
 from typing import Protocol
 
@@ -39,14 +39,24 @@ class Pyramid(Backbone):
     _size_divisibility: int
     _square_pad: int
 
-    def _declare_levels(self, levels: Sequence[int], out_channels: int, square_pad: int) -> None:
+    def _declare_levels(
+        self, levels: Sequence[int], out_channels: int, square_pad: int, below: Collection[str]
+    ) -> None:
         """Set what `output_shape` and the demands on the input say; `top_block` must be there.
 
         Args:
             levels: l of each level that the subclass makes, from fine to coarse.
             out_channels: of every level.
             square_pad: side of the square that images are padded to; 0 means no square.
+            below: names of the maps of the backbone below.
         """
+        own = [f"p{level}" for level in levels]
+        if self.top_block is not None and self.top_block.in_feature not in (*below, *own):
+            raise UserValueError(
+                f"{type(self.top_block).__name__} makes its levels from {self.top_block.in_feature!r}, which "
+                f"is neither among the levels of the pyramid, {own}, nor among the maps below it, "
+                f"{list(below)}: add the map that it needs, or choose another top_block"
+            )
         self._levels = tuple(levels)
         num_top_levels = 0 if self.top_block is None else self.top_block.num_levels
         every = [*levels, *(levels[-1] + 1 + i for i in range(num_top_levels))]

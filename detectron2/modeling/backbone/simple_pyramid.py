@@ -53,7 +53,7 @@ class SimpleFeaturePyramid(Pyramid):
         self.net = net
         self.in_feature = in_feature
         self.top_block = top_block
-        self._declare_levels(levels, out_channels, square_pad)
+        self._declare_levels(levels, out_channels, square_pad, shapes)
 
     @property
     def padding_constraints(self) -> dict[str, int]:

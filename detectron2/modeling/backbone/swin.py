@@ -76,11 +76,7 @@ class SwinTransformer(Backbone):
         use_checkpoint: bool = False,
     ) -> None:
         super().__init__()
-        self.out_indices = tuple(out_indices)
-        if not set(self.out_indices) <= set(range(len(depths))):
-            raise UserValueError(
-                f"out_indices must be among the {len(depths)} stages, got {self.out_indices}"
-            )
+        self.out_indices = _checked_indices(out_indices, len(depths))
         self.frozen_stages = frozen_stages
         self.patch_embed = PatchEmbed(patch_size, in_chans, embed_dim, norm_layer if patch_norm else None)
         self.absolute_pos_embed: nn.Parameter | None = None
@@ -114,15 +110,18 @@ class SwinTransformer(Backbone):
             )
             for i, (width, depth) in enumerate(zip(widths, depths))
         )
-        for i in self.out_indices:
-            self.add_module(f"norm{i}", norm_layer(widths[i]))
+        self._add_outputs(widths, patch_size, norm_layer)
         self.apply(init_transformer_weights)
         self._freeze_stages()
 
+    def _add_outputs(self, widths: Sequence[int], patch_size: int, norm_layer: MakeNorm) -> None:
+        """Make the norms of the maps that go out, and set what `output_shape` and `size_divisibility` say."""
+        for i in self.out_indices:
+            self.add_module(f"norm{i}", norm_layer(widths[i]))
         self._out_features = [f"p{i}" for i in self.out_indices]
         self._out_feature_channels = {f"p{i}": widths[i] for i in self.out_indices}
         self._out_feature_strides = {f"p{i}": patch_size << i for i in self.out_indices}
-        self._size_divisibility = patch_size << (len(depths) - 1)
+        self._size_divisibility = patch_size << (len(widths) - 1)
 
     @property
     def size_divisibility(self) -> int:
@@ -162,3 +161,9 @@ class SwinTransformer(Backbone):
             module.eval().requires_grad_(False)
         if self.frozen_stages >= 1 and self.absolute_pos_embed is not None:
             self.absolute_pos_embed.requires_grad = False
+
+
+def _checked_indices(out_indices: Sequence[int], num_stages: int) -> tuple[int, ...]:
+    if not set(out_indices) <= set(range(num_stages)):
+        raise UserValueError(f"out_indices must be among the {num_stages} stages, got {tuple(out_indices)}")
+    return tuple(out_indices)

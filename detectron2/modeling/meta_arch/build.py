@@ -5,9 +5,11 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from detectron2.checkpoint.class_names import expect_classes
 from detectron2.config.config.node import CfgNode
 from detectron2.config.model_registry import META_ARCH_REGISTRY as META_ARCH_REGISTRY
 from detectron2.data.build.class_ids import fill_class_counts
+from detectron2.data.class_names import find_class_names
 from detectron2.utils.user_errors import UserValueError
 
 _AUTO = "auto"
@@ -25,7 +27,10 @@ def build_model(cfg: CfgNode) -> nn.Module:
     device = find_device(cfg.MODEL.DEVICE)
     cfg = _with_device(fill_class_counts(cfg), device)
     model: nn.Module = META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE)(cfg)
-    return model.to(device)
+    model = model.to(device)
+    names = tuple(cfg.DATASETS.TRAIN)
+    expect_classes(model, lambda: find_class_names(names), is_checked=cfg.TEST.CHECK_CLASS_NAMES)
+    return model
 
 
 def _with_device(cfg: CfgNode, device: torch.device) -> CfgNode:

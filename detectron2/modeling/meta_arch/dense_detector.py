@@ -188,14 +188,19 @@ class DenseDetector(ImageModel):
         ]
         return choose_dense_detections(levels, self.test_nms_thresh, self.max_detections_per_image)
 
-    def _in_anchor_order(self, predictions: Sequence[list[Tensor]], *sizes: int) -> list[list[Tensor]]:
+    def _transpose_dense_predictions(
+        self, predictions: Sequence[list[Tensor]], dims_per_anchor: Sequence[int]
+    ) -> list[list[Tensor]]:
         """Per kind of prediction, L tensors (N, A * size, Hi, Wi) -> L tensors (N, Ri, size)."""
-        if len(predictions) != len(sizes):
+        if len(predictions) != len(dims_per_anchor):
             raise UserValueError(
-                f"{type(self).__name__} expects {len(sizes)} kinds of predictions of its head, got "
+                f"{type(self).__name__} expects {len(dims_per_anchor)} kinds of predictions of its head, got "
                 f"{len(predictions)}"
             )
-        return [[permute_to_N_HWA_K(x, size) for x in levels] for levels, size in zip(predictions, sizes)]
+        return [
+            [permute_to_N_HWA_K(x, size) for x in levels]
+            for levels, size in zip(predictions, dims_per_anchor)
+        ]
 
     def _setup_normalizer(self, initial: float) -> None:
         """Start the running number of foreground anchors that losses are divided by."""

@@ -90,7 +90,7 @@ class FCOS(DenseDetector):
         self, images: ImageList, features: list[Tensor], predictions: Any, gt_instances: list[Instances]
     ) -> dict[str, Tensor]:
         """See `DenseDetector.forward_training`."""
-        logits, deltas, centerness = self._in_anchor_order(predictions, self.num_classes, 4, 1)
+        logits, deltas, centerness = self._transpose_dense_predictions(predictions, (self.num_classes, 4, 1))
         anchors = self.anchor_generator(features)
         gt_labels, gt_boxes = self.label_anchors(anchors, gt_instances)
         return self.losses(anchors, logits, gt_labels, deltas, gt_boxes, centerness)
@@ -214,7 +214,7 @@ class FCOS(DenseDetector):
         self, images: ImageList, features: list[Tensor], predictions: Any
     ) -> list[Instances]:
         """See `DenseDetector.forward_inference`; a score is the geometric mean of class and centerness."""
-        logits, deltas, centerness = self._in_anchor_order(predictions, self.num_classes, 4, 1)
+        logits, deltas, centerness = self._transpose_dense_predictions(predictions, (self.num_classes, 4, 1))
         anchors = self.anchor_generator(features)
         scores = [
             (level.float().sigmoid() * center.float().sigmoid()).sqrt()

@@ -62,7 +62,7 @@ class ImageModel(nn.Module):
             batched_inputs: per image, a dict with `image`, (C, H, W) in the channel order of `INPUT.FORMAT`,
                 values in [0, 255], any dtype.
         """
-        images = [x["image"].to(self.device, non_blocking=True) for x in batched_inputs]
+        images = [self._move_to_current_device(x["image"]) for x in batched_inputs]
         for image in images:
             if not is_tracing() and image.shape[0] != len(self.pixel_mean):
                 raise UserValueError(
@@ -70,6 +70,9 @@ class ImageModel(nn.Module):
                     f"got an image of shape {tuple(image.shape)}. See INPUT.FORMAT."
                 )
         return self._batch([self.normalize(image) for image in images], pad_value=0.0)
+
+    def _move_to_current_device(self, x: Tensor) -> Tensor:
+        return x.to(self.device, non_blocking=True)
 
     def normalize(self, image: Tensor) -> Tensor:
         """(C, H, W) image with values in [0, 255] -> the same with the means and deviations taken out."""

@@ -125,7 +125,7 @@ class RetinaNet(DenseDetector):
         self, images: ImageList, features: list[Tensor], predictions: Any, gt_instances: list[Instances]
     ) -> dict[str, Tensor]:
         """See `DenseDetector.forward_training`."""
-        logits, deltas = self._in_anchor_order(predictions, self.num_classes, 4)
+        logits, deltas = self._transpose_dense_predictions(predictions, (self.num_classes, 4))
         anchors = self.anchor_generator(features)
         gt_labels, gt_boxes = self.label_anchors(anchors, gt_instances)
         return self.losses(anchors, logits, gt_labels, deltas, gt_boxes)
@@ -199,7 +199,7 @@ class RetinaNet(DenseDetector):
         self, images: ImageList, features: list[Tensor], predictions: Any
     ) -> list[Instances]:
         """See `DenseDetector.forward_inference`."""
-        logits, deltas = self._in_anchor_order(predictions, self.num_classes, 4)
+        logits, deltas = self._transpose_dense_predictions(predictions, (self.num_classes, 4))
         anchors = self.anchor_generator(features)
         return [
             self.inference_single_image(anchors, _scores_of(logits, i), [x[i] for x in deltas], image_size)
@@ -213,7 +213,7 @@ class RetinaNet(DenseDetector):
             features_by_name: (1, C, Hi, Wi) each.
         """
         features = [features_by_name[name] for name in self.head_in_features]
-        logits, deltas = self._in_anchor_order(self.head(features), self.num_classes, 4)
+        logits, deltas = self._transpose_dense_predictions(self.head(features), (self.num_classes, 4))
         anchors = self.anchor_generator(features)
         return self.choose_detections(anchors, _scores_of(logits, 0), [x[0] for x in deltas])
 

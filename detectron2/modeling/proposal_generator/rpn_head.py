@@ -64,9 +64,7 @@ class StandardRPNHead(nn.Module):
                 f"MODEL.RPN.CONV_DIMS needs one or more entries, each positive or -1; got {list(conv_dims)}"
             )
         ins = [in_channels, *widths[:-1]]
-        convs: list[nn.Conv2d] = [
-            Conv2d(i, o, 3, padding=1, activation=nn.ReLU()) for i, o in zip(ins, widths)
-        ]
+        convs = [self._get_rpn_conv(i, o) for i, o in zip(ins, widths)]
         # The names are those of checkpoints: a lone convolution has no index.
         self.conv: nn.Module = convs[0]
         if len(convs) > 1:
@@ -75,9 +73,15 @@ class StandardRPNHead(nn.Module):
                 self.conv.add_module(f"conv{i}", conv)
         self.objectness_logits = nn.Conv2d(widths[-1], num_anchors, 1)
         self.anchor_deltas = nn.Conv2d(widths[-1], num_anchors * box_dim, 1)
-        for conv in (*convs, self.objectness_logits, self.anchor_deltas):
-            nn.init.normal_(conv.weight, std=0.01)
-            nn.init.zeros_(conv.bias)  # type: ignore[arg-type]  # none is without a bias
+        for layer in self.modules():
+            if isinstance(layer, nn.Conv2d):
+                nn.init.normal_(layer.weight, std=0.01)
+                if layer.bias is not None:
+                    nn.init.zeros_(layer.bias)
+
+    def _get_rpn_conv(self, in_channels: int, out_channels: int) -> nn.Module:
+        """Make one of the layers before the two that predict; a subclass may have others."""
+        return Conv2d(in_channels, out_channels, 3, padding=1, activation=nn.ReLU())
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: list[ShapeSpec]) -> dict[str, Any]:

@@ -49,6 +49,14 @@ def _log_classification_stats(logits: Tensor, gt_classes: Tensor, prefix: str = 
     )
 
 
+def _count_inputs(shape: ShapeSpec | int) -> int:
+    """Numbers that describe a region."""
+    if isinstance(shape, int):
+        return shape
+    channels = stated(shape.channels, "input channels of the box predictor")
+    return channels * math.prod(side or 1 for side in (shape.height, shape.width))
+
+
 class FastRCNNOutputLayers(nn.Module):
     """Two linear layers, class logits and box deltas; their losses; and how they become detections."""
 
@@ -91,10 +99,7 @@ class FastRCNNOutputLayers(nn.Module):
             fed_loss_num_classes: how many classes it draws.
         """
         super().__init__()
-        if isinstance(input_shape, int):
-            input_shape = ShapeSpec(channels=input_shape)
-        channels = stated(input_shape.channels, "input channels of the box predictor")
-        num_inputs = channels * math.prod(side or 1 for side in (input_shape.height, input_shape.width))
+        num_inputs = _count_inputs(input_shape)
         num_box_sets = 1 if cls_agnostic_bbox_reg else num_classes
         self.num_classes = num_classes
         self.box_dim = len(box2box_transform.weights)  # type: ignore[attr-defined]  # all but the linear one have it

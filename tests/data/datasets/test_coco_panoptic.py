@@ -18,7 +18,7 @@ from detectron2.data.datasets import (
     register_coco_panoptic_separated,
     register_panoptic,
 )
-from detectron2.data.datasets.builtin_meta import separated_panoptic_meta
+from detectron2.data.datasets.builtin_meta import separated_panoptic_meta, standard_panoptic_meta
 from detectron2.data.datasets.coco import convert_to_coco_dict
 from detectron2.data.datasets.coco_panoptic import merge_to_panoptic
 from detectron2.data.detection_utils import read_sem_seg
@@ -230,3 +230,10 @@ def test_classes_without_a_colour_get_one_each() -> None:
     distances = np.linalg.norm(np.subtract.outer(colors, colors).diagonal(axis1=1, axis2=3), axis=2)
     assert (distances + 99 * np.eye(len(colors))).min() > 15
     assert all(isinstance(channel, int) for color in colors for channel in color)
+
+
+def test_one_numbering_of_all_classes_has_a_colour_for_each() -> None:
+    categories = [{"id": i, "name": f"class {i}", "isthing": i % 2} for i in range(1, 100)]
+    meta = standard_panoptic_meta(categories)
+    assert meta["thing_colors"] == meta["stuff_colors"]
+    assert len({tuple(color) for color in meta["thing_colors"]}) == 99

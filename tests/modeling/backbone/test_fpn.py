@@ -140,3 +140,14 @@ def test_without_a_norm_there_are_biases() -> None:
     for norm in ("", None):
         fpn = FPN(Slices(STRIDES), list(STRIDES), 8, norm=norm)
         assert {"fpn_lateral3.bias", "fpn_output5.bias"} <= set(fpn.state_dict())
+
+
+def test_a_top_block_needs_its_source_when_the_pyramid_is_made() -> None:
+    """Without it the fault would show in the first forward pass."""
+    below, names = Slices({"res2": 4, "res3": 8}), ["res2", "res3"]
+    with pytest.raises(ValueError, match=r"LastLevelMaxPool makes its levels from 'p5'.*\['p2', 'p3'\]"):
+        FPN(below, names, 8, top_block=LastLevelMaxPool())
+    with pytest.raises(ValueError, match=r"'res5'.*\['res2', 'res3'\]"):
+        FPN(below, names, 8, top_block=LastLevelP6P7(3, 8))
+    top = LastLevelP6P7(3, 8, in_feature="res3")
+    assert list(FPN(below, names, 8, top_block=top).output_shape()) == ["p2", "p3", "p4", "p5"]

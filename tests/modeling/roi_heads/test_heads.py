@@ -249,3 +249,29 @@ def test_configs_that_cannot_work_are_refused(small_cfg: Callable, overrides: tu
 
 def test_public_path_holds_the_same_objects() -> None:
     assert public_path.StandardROIHeads is StandardROIHeads and public_path.build_roi_heads is build_roi_heads
+
+
+def test_heads_made_by_methods_of_instances_are_left_to_their_constructor(small_cfg: Callable) -> None:
+    """The habit of the first releases."""
+
+    class OwnMaskHead(StandardROIHeads):
+        def __init__(self, cfg: Any, input_shape: Any) -> None:
+            super().__init__(cfg, input_shape)
+            self._init_mask_head(cfg, input_shape)
+
+        def _init_mask_head(self, cfg: Any, input_shape: Any) -> None:  # type: ignore[override]
+            self.mask_on = cfg.MODEL.MASK_ON
+            self.mask_head = torch.nn.Identity()
+
+    heads = OwnMaskHead(small_cfg("GeneralizedRCNN", "MODEL.MASK_ON", True), SHAPES)
+    assert heads.mask_on and isinstance(heads.mask_head, torch.nn.Identity)
+
+    class ExtraNorm(Res5ROIHeads):
+        def _build_res5_block(self, cfg: Any) -> Any:  # type: ignore[override]
+            stage, channels = super()._build_res5_block(cfg)
+            stage.add_module("norm", torch.nn.BatchNorm2d(channels))
+            return stage, channels
+
+    for _ in range(2):
+        heads = ExtraNorm(small_cfg("GeneralizedRCNN", *C4), C4_SHAPES)
+        assert isinstance(heads.res5[-1], torch.nn.BatchNorm2d)

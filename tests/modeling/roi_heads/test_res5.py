@@ -10,7 +10,8 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling.backbone import Res2NetBottleneckBlock, build_backbone
 from detectron2.modeling.backbone.build import REGION_STAGE_REGISTRY, register_region_stage
 from detectron2.modeling.backbone.residual import BottleneckBlock
-from detectron2.modeling.roi_heads import build_roi_heads
+from detectron2.modeling.roi_heads import Res5ROIHeads, build_roi_heads
+from detectron2.structures import Boxes, ImageList, Instances, PolygonMasks
 
 
 def c4_cfg(backbone: str) -> CfgNode:
@@ -78,3 +79,30 @@ def test_deformable_region_stage_is_refused() -> None:
     cfg.MODEL.RESNETS.DEFORM_ON_PER_STAGE = [False, False, False, True]
     with pytest.raises(ValueError, match="DEFORM_ON_PER_STAGE"):
         res5_of(cfg)
+
+
+def test_a_subclass_transforms_the_list_of_feature_maps() -> None:
+    """In training and testing, for boxes and for masks."""
+    seen = []
+
+    class Doubled(Res5ROIHeads):
+        def _shared_roi_transform(self, features: list[torch.Tensor], boxes: list[Boxes]) -> torch.Tensor:
+            assert [tuple(x.shape) for x in features] == [(1, 64, 4, 4)]
+            seen.append(len(boxes))
+            return 2 * super()._shared_roi_transform(features, boxes)
+
+    cfg = c4_cfg("build_resnet_backbone")
+    cfg.MODEL.MASK_ON, cfg.MODEL.ROI_MASK_HEAD.NAME = True, "MaskRCNNConvUpsampleHead"
+    cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = 0.0
+    torch.manual_seed(0)
+    heads = Doubled(cfg, {"res4": ShapeSpec(channels=64, stride=16)})
+    features = {"res4": torch.rand(1, 64, 4, 4), "res3": torch.rand(1, 32, 8, 8)}
+    images = ImageList(torch.zeros(1, 3, 64, 64), [(64, 64)])
+    box = Boxes(torch.tensor([[5.0, 5, 40, 40]]))
+    proposals = Instances((64, 64), proposal_boxes=box, objectness_logits=torch.ones(1))
+    detections, _ = heads.eval()(images, features, [proposals])
+    assert seen == [1, 1] and len(detections[0].pred_masks) == len(detections[0]) > 0
+    masks = PolygonMasks([[[5.0, 5, 40, 5, 40, 40]]])
+    truth = Instances((64, 64), gt_boxes=box, gt_classes=torch.tensor([1]), gt_masks=masks)
+    _, losses = heads.train()(images, features, [proposals], [truth])
+    assert seen == [1, 1, 1] and losses["loss_mask"] > 0

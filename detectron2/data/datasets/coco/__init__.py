@@ -2,8 +2,8 @@
 
 from .export import convert_to_coco_dict as convert_to_coco_dict
 from .export import convert_to_coco_json as convert_to_coco_json
+from .label_maps import load_sem_seg as load_sem_seg
 from .reader import load_coco_json as load_coco_json
-from .reader import load_sem_seg as load_sem_seg
 from .reader import main as main
 from .reader import register_coco_instances as register_coco_instances
 

@@ -1,4 +1,4 @@
-"""Data sets in COCO's instance format, and plain folders of semantic label maps.
+"""Data sets in COCO's instance format.
 
 A loader returns one dict per image: `file_name`, `height`, `width`, `image_id` and `annotations`,
 each with `bbox` (XYWH, or XYWHA where a box has five numbers), `bbox_mode`, `category_id` (contiguous),
@@ -20,19 +20,15 @@ from detectron2.data.catalog import DatasetCatalog, MetadataCatalog
 from detectron2.structures import rle
 from detectron2.structures.boxes import BoxMode
 from detectron2.utils.file_io import PathManager
-from detectron2.utils.user_errors import UserFileNotFoundError, UserKeyError, UserTypeError, UserValueError
+from detectron2.utils.user_errors import UserKeyError, UserTypeError, UserValueError
 
 from ..derived import derived_values
 from ..files import Path, read_json
-from .images import complete_images
+from .images import check_image_ids, complete_images
 
 logger = logging.getLogger(__name__)
 
-__all__ = [
-    "load_coco_json",
-    "load_sem_seg",
-    "register_coco_instances",
-]
+__all__ = ["load_coco_json", "register_coco_instances"]
 
 
 def load_coco_json(
@@ -105,8 +101,9 @@ def derive_coco_metadata(path: str, content: dict[str, Any]) -> dict[str, Any]:
     """Names of the classes, and dataset id -> number, of the categories by ascending id.
 
     Raises:
-        ValueError: two categories have one id.
+        ValueError: two categories have one id, or two images.
     """
+    check_image_ids((image["id"] for image in content.get("images", ()) if "id" in image), repr(path))
     categories = sorted(content.get("categories", []), key=lambda category: category["id"])
     ids = [category["id"] for category in categories]
     if len(set(ids)) < len(ids):
@@ -221,44 +218,6 @@ class AnnotationReader:
                 "your data.",
                 self.num_dropped_polygons, self.json_file, self.num_dropped_instances, self.first_dropped,
             )  # fmt: skip
-
-
-def load_sem_seg(
-    gt_root: Path, image_root: Path, gt_ext: str = "png", image_ext: str = "jpg"
-) -> list[dict[str, Any]]:
-    """Pair the images of one folder with the label maps of another, by their paths below the two without
-    suffix.
-
-    Args:
-        gt_root: folder of (H, W) label maps.
-        image_root: folder of images.
-        gt_ext, image_ext: suffixes of the files.
-
-    Returns:
-        Dicts with `file_name` and `sem_seg_file_name`, ordered by name. Images without a map, and maps
-        without an image, are left out; a warning says how many.
-    """
-    maps, images = _list_stems(gt_root, gt_ext), _list_stems(image_root, image_ext)
-    if not maps or not images:
-        folder, ext = (gt_root, gt_ext) if not maps else (image_root, image_ext)
-        raise UserFileNotFoundError(f"There is no .{ext} file in {os.fspath(folder)!r}.")
-    common = sorted(maps.keys() & images.keys())
-    if len(common) < max(len(maps), len(images)):
-        logger.warning(
-            "%s has %d images and %s has %d label maps; the %d with a common name are used.",
-            os.fspath(image_root), len(images), os.fspath(gt_root), len(maps), len(common),
-        )  # fmt: skip
-    logger.info("Loaded %d images with semantic segmentation from %s", len(common), os.fspath(image_root))
-    return [{"file_name": images[stem], "sem_seg_file_name": maps[stem]} for stem in common]
-
-
-def _list_stems(folder: Path, ext: str) -> dict[str, str]:
-    """Path without suffix -> path, for the files of a folder that have the suffix."""
-    root = os.fspath(folder)
-    if not PathManager.isdir(root):
-        raise UserFileNotFoundError(f"Folder {root!r} does not exist.")
-    names = [name for name in PathManager.ls(root) if name.endswith("." + ext)]
-    return {name[: -len(ext) - 1]: os.path.join(root, name) for name in names}
 
 
 def register_coco_instances(name: str, metadata: dict[str, Any], json_file: Path, image_root: Path) -> None:

@@ -21,7 +21,7 @@ namespace detectron2 {
 namespace {
 
 // Sums over channels are taken in so many parts, which a processor adds up side by side.
-constexpr int kLanes = 16;
+constexpr int kLanes = 8;
 
 // Most of the time goes into waiting for rows that are not in the cache: ask for them early.
 template <typename T>
@@ -152,7 +152,7 @@ D2_VECTOR_CLONES void attend_rows(const Work<double>& work, double* output, int6
 template <typename T>
 D2_INLINE T multiply_and_add(
     const T* __restrict grad, const T* __restrict row, T* __restrict grad_row, T weight, int64_t channels) {
-  T lanes[kLanes] = {};
+  T lanes[kLanes] = {}, rest = T(0);
   int64_t d = 0;
   for (; d + kLanes <= channels; d += kLanes) {
     for (int j = 0; j < kLanes; ++j) {
@@ -163,15 +163,14 @@ D2_INLINE T multiply_and_add(
     }
   }
   for (; d < channels; ++d) {
-    lanes[d % kLanes] += grad[d] * row[d];
+    rest += grad[d] * row[d];
     grad_row[d] += weight * grad[d];
   }
-  for (int half = kLanes / 2; half > 0; half /= 2) {
-    for (int j = 0; j < half; ++j) {
-      lanes[j] += lanes[j + half];
-    }
+  T halves[kLanes / 2];
+  for (int j = 0; j < kLanes / 2; ++j) {
+    halves[j] = lanes[j] + lanes[j + kLanes / 2];
   }
-  return lanes[0];
+  return (halves[0] + halves[2]) + (halves[1] + halves[3]) + rest;
 }
 
 template <typename T>

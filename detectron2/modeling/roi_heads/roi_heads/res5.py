@@ -5,6 +5,7 @@ Boxes are XYXY in input-image pixels.
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
@@ -77,8 +78,9 @@ class Res5ROIHeads(ROIHeads):
             sampling_ratio=node.POOLER_SAMPLING_RATIO,
             pooler_type=node.POOLER_TYPE,
         )
-        # Subclasses may return another stage.
-        res5, channels = cls._build_res5_block(cfg)
+        # Subclasses may return another stage; in the first releases by a method of instances.
+        build: Any = cls._build_res5_block
+        res5, channels = build(cfg) if inspect.ismethod(build) else build(cls, cfg)
         arguments = {
             **super().from_config(cfg),
             "in_features": in_features,
@@ -104,10 +106,18 @@ class Res5ROIHeads(ROIHeads):
         blocks = build_region_stage(cfg)
         return nn.Sequential(*blocks), blocks[-1].out_channels
 
-    def _shared_roi_transform(self, features: dict[str, Tensor], boxes: list[Boxes]) -> Tensor:
-        """(R, C, H, W) features of the regions of all images."""
-        region_features: Tensor = self.res5(self.pooler([features[name] for name in self.in_features], boxes))
+    def _shared_roi_transform(self, features: list[Tensor], boxes: list[Boxes]) -> Tensor:
+        """(R, C, H, W) features of the regions of all images.
+
+        Args:
+            features: the maps of `in_features`, (N, C, Hi, Wi).
+            boxes: per image.
+        """
+        region_features: Tensor = self.res5(self.pooler(features, boxes))
         return region_features
+
+    def _features_to_pool(self, features: dict[str, Tensor]) -> list[Tensor]:
+        return [features[name] for name in self.in_features]
 
     def forward(
         self,
@@ -121,7 +131,9 @@ class Res5ROIHeads(ROIHeads):
             if targets is None:
                 raise UserValueError("ROI heads need targets in training; the data loader gave none")
             proposals = self.label_and_sample_proposals(proposals, targets)
-        region_features = self._shared_roi_transform(features, [p.proposal_boxes for p in proposals])
+        region_features = self._shared_roi_transform(
+            self._features_to_pool(features), [p.proposal_boxes for p in proposals]
+        )
         predictions = self.box_predictor(region_features.mean(dim=(2, 3)))
         if not self.training:
             detections, _ = self.box_predictor.inference(predictions, proposals)  # type: ignore[operator]  # a predictor's method
@@ -147,6 +159,8 @@ class Res5ROIHeads(ROIHeads):
         assert not self.training, "forward_with_given_boxes is for testing"
         if not self.mask_on:
             return instances
-        region_features = self._shared_roi_transform(features, [x.pred_boxes for x in instances])
+        region_features = self._shared_roi_transform(
+            self._features_to_pool(features), [x.pred_boxes for x in instances]
+        )
         with_masks: list[Instances] = self.mask_head(region_features, instances)
         return with_masks

@@ -5,6 +5,7 @@ Shapes: N images, Ri regions of image i. Boxes are XYXY in input-image pixels.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -88,15 +89,15 @@ class StandardROIHeads(ROIHeads):
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
+        arguments = super().from_config(cfg)
+        arguments["train_on_pred_boxes"] = cfg.MODEL.ROI_BOX_HEAD.TRAIN_ON_PRED_BOXES
         # Each part has its own method, for subclasses to replace one and keep the rest. The order is that of
-        # construction and so decides seeded initial weights.
-        return {
-            **super().from_config(cfg),
-            "train_on_pred_boxes": cfg.MODEL.ROI_BOX_HEAD.TRAIN_ON_PRED_BOXES,
-            **cls._init_box_head(cfg, input_shape),
-            **cls._init_mask_head(cfg, input_shape),
-            **cls._init_keypoint_head(cfg, input_shape),
-        }
+        # construction and so decides seeded initial weights. Where a subclass has a method of instances
+        # instead, as in the first releases, its constructor makes the part.
+        for make_part in (cls._init_box_head, cls._init_mask_head, cls._init_keypoint_head):
+            if inspect.ismethod(make_part):
+                arguments.update(make_part(cfg, input_shape))
+        return arguments
 
     @classmethod
     def _init_box_head(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
