@@ -4,9 +4,9 @@
     tools/run_clients.py CLIENTS_ROOT        every folder of CLIENTS_ROOT is the checkout of a project
 
 A project is trained for one step on a small data set that has the names and folders of COCO 2017, then
-evaluated from the checkpoint that it wrote. Nothing in the checkout is changed. Which script and config
-are run is looked for (a train_net.py, the first config that is no base); PROJECT.client.json beside the
-checkout says it instead, and what else the project needs:
+evaluated from the checkpoint that it wrote. Nothing in the checkout is changed. Which script and config are
+run is looked for (a train_net.py, the first config that is no base); PROJECT.client.json beside the checkout
+says it instead, and what else the project needs:
 
     {"script": "tools/train_net.py", "config": "configs/a.yaml", "overrides": ["MODEL.X", "1"]}
 
