@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 from collections.abc import Mapping
 from typing import Any
@@ -67,16 +68,19 @@ def _make_local_group(num_workers_per_machine: int, world: dist.ProcessGroup | N
 
 
 def leave_groups() -> None:
-    """End all process groups, and forget those that are kept here.
+    """End all process groups, and forget those that are kept here."""
+    _forget_groups()
+    dist.destroy_process_group()
 
-    A group that is still referred to when the interpreter ends can abort the process: its threads may be gone
-    by then.
-    """
+
+# A group that is still referred to when the interpreter ends can abort the process: its threads may be gone
+# by then. Programs that end their groups themselves do not call `leave_groups`.
+@atexit.register
+def _forget_groups() -> None:
     global _LOCAL_PROCESS_GROUP
     _LOCAL_PROCESS_GROUP = None
     _make_local_group.cache_clear()
     _make_gloo_group.cache_clear()
-    dist.destroy_process_group()
 
 
 def _require_local_group() -> dist.ProcessGroup:
