@@ -94,6 +94,33 @@ def test_one_process_may_prepare_its_folder_again(tmp_path: Path) -> None:
         (tmp_path / "model_final.pth").write_text("written by this process")
 
 
+def test_the_next_folder_stays_that_of_the_process(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "metrics.json").write_text("of the earlier run")
+    for _ in range(2):
+        assert set_up(make_cfg(tmp_path / "out")) == str(tmp_path / "out_2")
+        (tmp_path / "out_2" / "metrics.json").write_text("written by this process")
+
+
+@pytest.mark.parametrize("words", ["--eval-only", "--resume"])
+def test_a_run_that_was_looked_at_is_not_written_over(tmp_path: Path, words: str) -> None:
+    used = tmp_path / "out"
+    used.mkdir()
+    (used / "model_final.pth").write_text("of the earlier run")
+    assert set_up(make_cfg(used), words) == str(used)
+    assert set_up(make_cfg(used)) == f"{used}_2"
+
+
+@pytest.mark.parametrize("folder", [".", "./"])
+def test_the_working_folder_has_a_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str
+) -> None:
+    (tmp_path / "run").mkdir()
+    monkeypatch.chdir(tmp_path / "run")
+    (tmp_path / "run" / "metrics.json").write_text("{}")
+    assert output_folder.choose_output_folder(folder, starts_anew=True) == str(tmp_path / "run_2")
+
+
 def test_lazy_configs_follow(tmp_path: Path) -> None:
     (tmp_path / "last_checkpoint").write_text("x")
     cfg = OmegaConf.create(

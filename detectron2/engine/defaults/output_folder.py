@@ -12,6 +12,7 @@ import logging
 import os
 import re
 import tempfile
+from collections.abc import Iterator
 from typing import Any
 
 from detectron2.utils import comm
@@ -24,7 +25,7 @@ logger = logging.getLogger(__name__)
 # What a training run leaves behind; logs and a config alone are those of a run that never started.
 _TRACE = re.compile(r"metrics\.json|last_checkpoint|model_(final|best|\d{7,})\.pth")
 
-# Scripts may prepare one folder several times: what this process writes is its own run.
+# Scripts may prepare one folder several times: what this process has begun there is its own run.
 _folders_of_this_process: set[str] = set()
 
 
@@ -37,17 +38,26 @@ def choose_output_folder(folder: str, *, starts_anew: bool) -> str:
     """
     chosen = folder
     if comm.is_main_process():
-        if starts_anew and os.path.abspath(folder) not in _folders_of_this_process:
-            chosen = _first_unused(folder)
-        _folders_of_this_process.update(map(os.path.abspath, (folder, chosen)))
+        if starts_anew:
+            chosen = next(name for name in _numbered(folder) if _is_own(name) or not _find_traces(name))
+        # To evaluate or to resume somebody's run does not make it one that may be written over.
+        if starts_anew or not _find_traces(folder):
+            _folders_of_this_process.add(os.path.abspath(chosen))
     first: str = comm.all_gather(chosen)[0]
     return first
 
 
-def _first_unused(folder: str) -> str:
+def _numbered(folder: str) -> Iterator[str]:
+    """The folder itself, then `folder_2` and so on."""
+    yield folder
     stem = folder.rstrip("/")
-    numbered = (f"{stem}_{number}" for number in itertools.count(2))
-    return next(name for name in itertools.chain([folder], numbered) if not _find_traces(name))
+    if os.path.basename(stem) in ("", ".", ".."):  # they name a folder, but not what it is called
+        stem = os.path.abspath(folder)
+    yield from (f"{stem}_{number}" for number in itertools.count(2))
+
+
+def _is_own(folder: str) -> bool:
+    return os.path.abspath(folder) in _folders_of_this_process
 
 
 def _find_traces(folder: str) -> list[str]:
