@@ -255,12 +255,13 @@ def _patch_import() -> Iterator[None]:
 
 def _import_config(from_file: str, name: str, level: int, variables: tuple[str, ...]) -> ModuleType:
     """What `from <level dots><name> import <variables>` gives in a config file."""
-    folder = os.path.dirname(from_file)
+    # A path such as "model.py" has no folder above it to go to.
+    folder = os.path.dirname(from_file if "://" in from_file else os.path.abspath(from_file))
     for _ in range(level - 1):
         folder = os.path.dirname(folder)
     path = os.path.join(folder, *name.split(".")) if name else folder
     module = ModuleType(_make_module_name(name))
-    if PathManager.isfile(path + ".py"):
+    if name and PathManager.isfile(path + ".py"):
         values = _run_config_file(path + ".py", module.__name__)
     elif PathManager.isfile(os.path.join(path, "__init__.py")):
         values = _run_config_file(os.path.join(path, "__init__.py"), module.__name__)
@@ -269,8 +270,14 @@ def _import_config(from_file: str, name: str, level: int, variables: tuple[str, 
     else:
         raise UserImportError(f"{from_file} imports {'.' * level}{name}, but there is no {path}.py")
     for variable in variables:
-        if variable not in values and PathManager.isfile(os.path.join(path, variable + ".py")):
-            values[variable] = _import_config(from_file, f"{name}.{variable}".lstrip("."), level, ())
+        if variable in values or variable == "*":
+            continue
+        if not PathManager.isfile(os.path.join(path, variable + ".py")):
+            raise UserImportError(
+                f"{from_file} imports {variable} from {'.' * level}{name}, which has no such variable, and"
+                f" there is no config file {os.path.join(path, variable)}.py; folders are not imported"
+            )
+        values[variable] = _import_config(from_file, f"{name}.{variable}".lstrip("."), level, ())
     # Whoever imports a config may change it: every import gets its own copy.
     for key, value in values.items():
         setattr(

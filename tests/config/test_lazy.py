@@ -161,6 +161,41 @@ def test_load_python_file_with_relative_imports(tmp_path: Path) -> None:
         LazyConfig.load(path, "trian")
 
 
+def test_relative_imports_start_at_the_file_wherever_that_is_read_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sub").mkdir()
+    write(tmp_path, "base.py", "base = dict(x=1)\n")
+    lines = "from .. import base as module\nfrom ..base import base\nfrom . import beside\n"
+    lines += "found = dict(x=module.base.x + beside.y.z)\n"
+    write(tmp_path / "sub", "run.py", lines)
+    write(tmp_path / "sub", "beside.py", "y = dict(z=2)\n")
+    write(tmp_path, "sub.py", "raise AssertionError('called like the folder, which is what is meant')\n")
+    for folder, path in (
+        (tmp_path, "sub/run.py"),
+        (tmp_path / "sub", "run.py"),
+        (tmp_path / "sub", "./run.py"),
+    ):
+        monkeypatch.chdir(folder)
+        assert LazyConfig.load(path) == {"base": {"x": 1}, "found": {"x": 3}}
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("from . import gone", r"imports gone from \., which has no such variable, .*gone\.py"),
+        ("from . import sub", r"imports sub from \..*folders are not imported"),
+        ("from .base import gone", r"imports gone from \.base, which has no such variable"),
+    ],
+)
+def test_imports_of_what_is_no_config_are_explained(tmp_path: Path, line: str, message: str) -> None:
+    (tmp_path / "sub").mkdir()
+    write(tmp_path, "base.py", "base = dict(x=1)\n")
+    path = write(tmp_path, "run.py", line + "\n")
+    with pytest.raises(ImportError, match=message):
+        LazyConfig.load(path)
+
+
 def test_module_of_a_config_has_a_name_of_its_own(tmp_path: Path) -> None:
     write(tmp_path, "base.py", "base = dict(name=__name__)\n")
     path = write(tmp_path, "run.py", "from .base import base\nrun = dict(name=__name__)\nclass C: pass\n")
