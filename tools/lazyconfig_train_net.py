@@ -35,6 +35,7 @@ from detectron2.engine import (
     hooks,
     launch,
 )
+from detectron2.engine.defaults import describe_classes
 from detectron2.evaluation import inference_on_dataset, print_csv_format
 from detectron2.utils import comm
 from detectron2.utils.logger import DETAILS
@@ -62,6 +63,23 @@ def load_config(args: argparse.Namespace) -> DictConfig:
             "end of the command, or --resume for the last checkpoint in train.output_dir."
         )
     return cfg
+
+
+def find_training_sets(cfg: DictConfig) -> list[str]:
+    """Names of the data sets that the config trains on; none where it reads its data in another way."""
+    names = OmegaConf.select(cfg, "dataloader.train.dataset.names") or ()
+    return [names] if isinstance(names, str) else list(names)
+
+
+def make_model(cfg: DictConfig) -> nn.Module:
+    """Make the model on its device, with random weights, and say which classes it is for."""
+    model: nn.Module = instantiate(cfg.model).to(cfg.train.device)
+    logger.info("Model:\n%s", model, extra=DETAILS)
+    names = find_training_sets(cfg)
+    expect_classes(
+        model, lambda: find_class_names(names), is_checked=cfg.train.get("check_class_names", True)
+    )
+    return model
 
 
 def do_test(cfg: DictConfig, model: nn.Module) -> Mapping[str, Any]:
@@ -99,10 +117,6 @@ def build_hooks(
 def do_train(cfg: DictConfig, model: nn.Module, resume: bool) -> None:
     """Train, evaluating on the way and at the end as the config says."""
     options = cfg.train
-    names = OmegaConf.select(cfg, "dataloader.train.dataset.names")
-    if names:
-        names = [names] if isinstance(names, str) else list(names)
-        expect_classes(model, lambda: find_class_names(names))
     cfg.optimizer.params.model = model
     optimizer = instantiate(cfg.optimizer)
     data_loader = instantiate(cfg.dataloader.train)
@@ -110,6 +124,7 @@ def do_train(cfg: DictConfig, model: nn.Module, resume: bool) -> None:
     trainer_class = AMPTrainer if options.amp.enabled else SimpleTrainer
     trainer = trainer_class(model, data_loader, optimizer)
     checkpointer = DetectionCheckpointer(model, options.output_dir, trainer=trainer)
+    checkpointer.notes = describe_classes(find_training_sets(cfg))
     trainer.register_hooks(build_hooks(cfg, model, checkpointer))
 
     continues = resume and checkpointer.has_checkpoint()
@@ -123,8 +138,7 @@ def main(args: argparse.Namespace) -> Mapping[str, Any] | None:
     with exit_on_user_error():
         cfg = load_config(args)
         default_setup(cfg, args)
-        model = instantiate(cfg.model).to(cfg.train.device)
-        logger.info("Model:\n%s", model, extra=DETAILS)
+        model = make_model(cfg)
         if not args.eval_only:
             do_train(cfg, model, args.resume)
             return None

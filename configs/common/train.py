@@ -9,6 +9,8 @@ train = {
     # In iterations; 0 evaluates at the end only.
     "eval_period": 5000,
     "log_period": 20,
+    # Refuse to evaluate a checkpoint whose classes have other names, or another order, than the data set's.
+    "check_class_names": True,
     "checkpointer": {"period": 5000, "max_to_keep": 100},
     # Mixed precision.
     "amp": {"enabled": False},

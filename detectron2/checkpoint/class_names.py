@@ -123,7 +123,8 @@ def require_same_classes(model: Any, dataset_name: str, classes: Mapping[str, An
                 f"The {kind} of the data set {dataset_name} are not those that the model has learned"
                 f" ({known.source}): {difference}. Its predictions would be scored against other classes."
                 f" Register the data set with the {kind} of the model, in their order. If only the names"
-                " differ, set TEST.CHECK_CLASS_NAMES False: classes then count by their position."
+                " differ, set TEST.CHECK_CLASS_NAMES False (of a Python config, train.check_class_names):"
+                " classes then count by their position."
             )
 
 

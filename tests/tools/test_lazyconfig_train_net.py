@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets.shapes import write_shapes
+from detectron2.engine.defaults import load_metadata
 
 CONFIG = """
 from detectron2.config import LazyCall as L
@@ -110,6 +112,31 @@ def test_train_resume_and_evaluate(shell: Shell, tmp_path: Path, capsys: pytest.
 
     assert shell("train.max_iter=5", options=("--resume",)) == 0
     assert [m["iteration"] for m in read_metrics(out) if "total_loss" in m][3:] == [3, 4]
+
+
+def test_checkpoints_carry_the_names_of_classes(
+    shell: Shell, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert shell("train.max_iter=1", "~dataloader.evaluator") == 0
+    weights = tmp_path / "out" / "model_final.pth"
+    classes = MetadataCatalog.get("shapes_panoptic_train").stuff_classes
+    metadata = load_metadata(str(weights))
+    assert metadata is not None and metadata.stuff_classes == classes
+
+    val = MetadataCatalog.get("shapes_panoptic_val").as_dict()
+    del val["name"]
+    DatasetCatalog.register("other_order", lambda: DatasetCatalog.get("shapes_panoptic_val"))
+    MetadataCatalog.get("other_order").set(**{**val, "stuff_classes": classes[::-1]})
+    try:
+        overrides = (f"train.init_checkpoint={weights}", "dataloader.test.dataset.names=other_order")
+        capsys.readouterr()
+        assert shell(*overrides, options=("--eval-only",)) == 2
+        error = capsys.readouterr().err
+        assert "stand in another order" in error and "train.check_class_names" in error
+        assert shell(*overrides, "train.check_class_names=false", options=("--eval-only",)) == 0
+    finally:
+        DatasetCatalog.remove("other_order")
+        MetadataCatalog.remove("other_order")
 
 
 def test_training_without_evaluation(shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

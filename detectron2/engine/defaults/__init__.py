@@ -2,6 +2,7 @@
 
 from detectron2.engine.defaults.arguments import default_argument_parser as default_argument_parser
 from detectron2.engine.defaults.predictor import DefaultPredictor as DefaultPredictor
+from detectron2.engine.defaults.run_notes import describe_classes as describe_classes
 from detectron2.engine.defaults.run_notes import describe_run as describe_run
 from detectron2.engine.defaults.run_notes import load_metadata as load_metadata
 from detectron2.engine.defaults.run_notes import load_run as load_run
@@ -23,6 +24,7 @@ __all__ = [
     "default_argument_parser",
     "default_setup",
     "default_writers",
+    "describe_classes",
     "describe_run",
     "load_metadata",
     "load_run",

@@ -21,7 +21,7 @@ from detectron2.data.catalog import Metadata, MetadataCatalog
 from detectron2.data.class_names import find_class_names
 from detectron2.utils.user_errors import UserValueError
 
-__all__ = ["describe_run", "load_metadata", "load_run"]
+__all__ = ["describe_classes", "describe_run", "load_metadata", "load_run"]
 
 logger = logging.getLogger(__name__)
 
@@ -40,19 +40,31 @@ def describe_run(cfg: CfgNode) -> Mapping[str, Any]:
     checkpoint is written: sets that learn theirs from a file have them once they were loaded. They are
     those of the first data set of `DATASETS.TRAIN` and `DATASETS.TEST` that has any.
     """
-    return _RunNotes(cfg)
+    config = {}
+    try:
+        config["config"] = cfg.dump()
+    except TypeError as error:
+        logger.warning("Checkpoints of this run will not carry its config: %s", error)
+    return _RunNotes(config, cfg.DATASETS.TRAIN, cfg.DATASETS.TEST)
+
+
+def describe_classes(training_sets: Sequence[str]) -> Mapping[str, Any]:
+    """Return the part of `describe_run` that is about classes, for runs without a `CfgNode`.
+
+    Args:
+        training_sets: names of the data sets that the model is trained on.
+    """
+    return _RunNotes({}, training_sets, ())
 
 
 class _RunNotes(Mapping[str, Any]):
-    def __init__(self, cfg: CfgNode) -> None:
-        self._config: dict[str, str] = {}
-        try:
-            self._config["config"] = cfg.dump()
-        except TypeError as error:
-            logger.warning("Checkpoints of this run will not carry its config: %s", error)
+    def __init__(
+        self, config: Mapping[str, str], training_sets: Sequence[str], test_sets: Sequence[str]
+    ) -> None:
+        self._config = config
         # The model learns the classes of its training data, in their order.
-        self._dataset_names = (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)
-        self._training_sets = tuple(cfg.DATASETS.TRAIN)
+        self._dataset_names = (*training_sets, *test_sets)
+        self._training_sets = tuple(training_sets)
 
     def _look_up(self) -> dict[str, Any]:
         for name in self._dataset_names:
