@@ -38,6 +38,7 @@ from detectron2.modeling import build_model
 from detectron2.solver import build_lr_scheduler, build_optimizer
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
+from detectron2.utils.logger import DETAILS
 from detectron2.utils.user_errors import UserFloatingPointError, exit_on_user_error
 
 logger = logging.getLogger("detectron2.tools.plain_train_net")
@@ -80,6 +81,7 @@ def do_train(cfg: CfgNode, model: nn.Module, resume: bool) -> None:
     saver = PeriodicCheckpointer(
         checkpointer, solver.CHECKPOINT_PERIOD, solver.MAX_ITER, max_to_keep=solver.CHECKPOINT_KEEP or None
     )
+    saver.adopt_earlier(start)
     writers = default_writers(cfg.OUTPUT_DIR, solver.MAX_ITER) if comm.is_main_process() else []
 
     logger.info("Training from iteration %d to %d", start, solver.MAX_ITER)
@@ -138,7 +140,7 @@ def main(args: argparse.Namespace) -> Mapping[str, Any]:
         cfg = load_config(args)
         default_setup(cfg, args)
         model = build_model(cfg)
-        logger.info("Model:\n%s", model)
+        logger.info("Model:\n%s", model, extra=DETAILS)
         if args.eval_only:
             DetectionCheckpointer(model, cfg.OUTPUT_DIR).resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
             return do_test(cfg, model)

@@ -1,12 +1,12 @@
 """Saving and loading models; importing this package makes `catalog://` addresses known."""
 
 from fvcore.common.checkpoint import Checkpointer as Checkpointer
-from fvcore.common.checkpoint import PeriodicCheckpointer as PeriodicCheckpointer
 
 from . import compat_names as compat_names
 from .catalog import ModelCatalog as ModelCatalog
 from .catalog import ModelCatalogHandler as ModelCatalogHandler
 from .detection_checkpoint import DetectionCheckpointer as DetectionCheckpointer
+from .periodic import PeriodicCheckpointer as PeriodicCheckpointer
 from .published_weights import PublishedWeights as PublishedWeights
 from .published_weights import register_published_weights as register_published_weights
 from .weight_translation import WEIGHT_TRANSLATOR_REGISTRY as WEIGHT_TRANSLATOR_REGISTRY

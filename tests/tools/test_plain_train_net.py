@@ -82,6 +82,19 @@ def test_train_resume_and_evaluate(run: Run, tmp_path: Path, capsys: pytest.Capt
     assert "Training from iteration 3 to 5" in (out / "log.txt").read_text()
 
 
+def test_old_checkpoints_go_those_of_before_resuming_too(run: Run, tmp_path: Path) -> None:
+    changed = {"TEST__EVAL_PERIOD": "0", "DATASETS__TEST": "()", "SOLVER__CHECKPOINT_PERIOD": "1"}
+    assert run(SOLVER__CHECKPOINT_KEEP="3", **changed) == 0
+    assert run("--resume", SOLVER__CHECKPOINT_KEEP="2", SOLVER__MAX_ITER="4", **changed) == 0
+    kept = sorted(path.stem for path in (tmp_path / "out").glob("*.pth"))
+    assert kept == ["model_0000002", "model_0000003", "model_final"]
+
+
+def test_a_period_of_0_saves_at_the_end_only(run: Run, tmp_path: Path) -> None:
+    assert run(SOLVER__MAX_ITER="1", DATASETS__TEST="()", SOLVER__CHECKPOINT_PERIOD="0") == 0
+    assert [path.stem for path in (tmp_path / "out").glob("*.pth")] == ["model_final"]
+
+
 def test_mistakes_are_told(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(SOLVER__MAX_ITERS="3") == 2
     assert "SOLVER.MAX_ITER" in capsys.readouterr().err

@@ -5,72 +5,30 @@ from __future__ import annotations
 import logging
 import math
 import operator
-import os
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from fvcore.common.checkpoint import Checkpointer
-from fvcore.common.checkpoint import PeriodicCheckpointer as _PeriodicCheckpointer
 
+from detectron2.checkpoint.periodic import PeriodicCheckpointer as _PeriodicCheckpointer
 from detectron2.engine.train_loop.base import HookBase
 from detectron2.utils.user_errors import UserValueError
 
 logger = logging.getLogger(__name__)
 
 
-class PeriodicCheckpointer(_PeriodicCheckpointer, HookBase):  # type: ignore[misc]  # fvcore has no types
-    """Save `model_0004999` and so on every `period` iterations, and `model_final` at the end.
+class PeriodicCheckpointer(_PeriodicCheckpointer, HookBase):
+    """`detectron2.checkpoint.PeriodicCheckpointer` as a hook, with the `max_iter` of the trainer.
 
-    Register it behind the hooks whose state it saves, the learning rate schedule above all. It takes the
-    arguments of fvcore's class (`checkpointer`, `period`, `max_iter`, `max_to_keep`, `file_prefix`); a period
-    of 0 saves at the end only. With `max_to_keep` older files go, those from before a run was resumed too;
-    `model_final` stays.
+    Register it behind the hooks whose state it saves, the learning rate schedule above all.
     """
-
-    checkpointer: Checkpointer
-    path_manager: Any
-    period: int
-    file_prefix: str
-    max_to_keep: int | None
-    recent_checkpoints: list[str]
-
-    def __init__(
-        self,
-        checkpointer: Checkpointer,
-        period: int,
-        max_iter: int | None = None,
-        max_to_keep: int | None = None,
-        file_prefix: str = "model",
-    ) -> None:
-        if max_to_keep is not None and max_to_keep < 1:
-            raise UserValueError(f"max_to_keep must be 1 or more, or None for all, got {max_to_keep}")
-        super().__init__(checkpointer, period, max_iter, max_to_keep, file_prefix)
 
     def before_train(self) -> None:
         self.max_iter = self.trainer.max_iter
-        if self.period < 1:
-            self.period = self.max_iter + 1
-        if self.max_to_keep and self.trainer.start_iter > 0 and os.path.isdir(self.checkpointer.save_dir):
-            self.recent_checkpoints = self._find_earlier() + self.recent_checkpoints
-
-    def _find_earlier(self) -> list[str]:
-        """The checkpoints that the resumed run has written before, oldest first."""
-        name = re.compile(re.escape(self.file_prefix) + r"_(\d{7,})\.pth")
-        numbers = {}
-        for path in self.checkpointer.get_all_checkpoint_files():
-            found = name.fullmatch(os.path.basename(path))
-            if found and int(found[1]) < self.trainer.start_iter and path not in self.recent_checkpoints:
-                numbers[path] = int(found[1])
-        return sorted(numbers, key=numbers.__getitem__)
+        self.adopt_earlier(self.trainer.start_iter)
 
     def after_step(self) -> None:
         self.step(self.trainer.iter)
-        # `step` removes one file for one that it writes; a run may be resumed with a smaller number.
-        while self.max_to_keep and len(self.recent_checkpoints) > self.max_to_keep:
-            path = self.recent_checkpoints.pop(0)
-            if self.path_manager.isfile(path):
-                self.path_manager.rm(path)
 
 
 class BestCheckpointer(HookBase):
