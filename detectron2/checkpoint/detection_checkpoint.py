@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import os
 from collections.abc import Mapping
@@ -14,7 +13,7 @@ from fvcore.common.checkpoint import Checkpointer
 from torch import Tensor, nn
 
 from detectron2.utils import comm
-from detectron2.utils.file_io import PathManager, atomic_write
+from detectron2.utils.file_io import PathManager, atomic_write, set_aside
 from detectron2.utils.user_errors import UserFileNotFoundError, UserValueError
 
 from .class_names import classes_in_notes, describe_difference, expected_classes, remember_learned
@@ -119,7 +118,7 @@ class DetectionCheckpointer(Checkpointer):  # type: ignore[misc]  # fvcore has n
         data |= kwargs
         path = os.path.join(self.save_dir, f"{name}.pth")
         if self.checkpointables and not self._continues and path not in _written_here:
-            _set_aside(path)
+            set_aside(path)  # what a training in another process has left
         _written_here.add(path)
         logger.info("Saving checkpoint to %s", path)
         with atomic_write(path) as file:
@@ -307,16 +306,6 @@ class DetectionCheckpointer(Checkpointer):  # type: ignore[misc]  # fvcore has n
             return
         text = describe_load(load.num_matched, load.num_tensors, load.skipped, *incompatible)
         logger.log(logging.WARNING if load.is_surprise else logging.INFO, "%s", text)
-
-
-def _set_aside(path: str) -> None:
-    """Rename what a training in another process has left under this name."""
-    if not os.path.isfile(path):
-        return
-    stem = path.removesuffix(".pth")
-    kept = next(f"{stem}_{n}.pth" for n in itertools.count(1) if not os.path.exists(f"{stem}_{n}.pth"))
-    os.replace(path, kept)
-    logger.warning("%s is of an earlier run, and is now called %s", path, kept)
 
 
 def _split_query(path: str) -> tuple[str, dict[str, list[str]]]:

@@ -14,6 +14,8 @@ Environment variables:
 
 from __future__ import annotations
 
+import itertools
+import logging
 import os
 import posixpath
 import tempfile
@@ -31,7 +33,16 @@ from .download import download, has_named_digest
 from .paths import flat_name, path_within
 from .user_errors import UserValueError
 
-__all__ = ["MODELS_VARIABLE", "PathHandler", "PathManager", "atomic_write", "find_in_models_folder"]
+__all__ = [
+    "MODELS_VARIABLE",
+    "PathHandler",
+    "PathManager",
+    "atomic_write",
+    "find_in_models_folder",
+    "set_aside",
+]
+
+logger = logging.getLogger(__name__)
 
 _ZOO_HOST = "https://dl.fbaipublicfiles.com/"
 MODELS_VARIABLE = "DETECTRON2_MODELS"
@@ -232,3 +243,21 @@ def _permissions_for(path: str) -> int:
     umask = os.umask(0)
     os.umask(umask)
     return 0o666 & ~umask
+
+
+def set_aside(path: str) -> None:
+    """Rename what an earlier run has left under a name, if it has, to the next free one: `model_1.pth`.
+
+    Storage that cannot rename keeps it; the log says so.
+    """
+    if not PathManager.isfile(path):
+        return
+    stem, suffix = os.path.splitext(path)
+    names = (f"{stem}_{number}{suffix}" for number in itertools.count(1))
+    kept = next(name for name in names if not PathManager.exists(name))
+    try:
+        PathManager.mv(path, kept)
+    except NotImplementedError:
+        logger.warning("%s is of an earlier run, and cannot be renamed where it is: it is written to", path)
+    else:
+        logger.warning("%s is of an earlier run, and is now called %s", path, kept)

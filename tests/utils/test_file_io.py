@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from detectron2.utils.file_io import Detectron2Handler, PathManager, atomic_write
+from detectron2.utils.file_io import Detectron2Handler, PathHandler, PathManager, atomic_write, set_aside
 
 
 def test_atomic_write_makes_folders_and_the_file(tmp_path: Path) -> None:
@@ -80,3 +80,27 @@ def test_model_zoo_address_becomes_its_public_one(monkeypatch: pytest.MonkeyPatc
     assert handler._get_local_path("detectron2://A/b.pkl") == str(tmp_path / "cached")
     assert asked == ["https://dl.fbaipublicfiles.com/detectron2/A/b.pkl"]
     assert handler._get_supported_prefixes() == ["detectron2://"]
+
+
+def test_storage_that_cannot_rename_keeps_an_earlier_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Store(PathHandler):  # type: ignore[misc]  # iopath has no types
+        def _get_supported_prefixes(self) -> list[str]:
+            return ["store://"]
+
+        def _isfile(self, path: str, **kwargs: object) -> bool:
+            return path == "store://run/metrics.json"
+
+        _exists = _isfile
+
+    monkeypatch.setattr(PathManager, "_path_handlers", PathManager._path_handlers.copy())
+    PathManager.register_handler(Store())
+    set_aside("store://run/metrics.json")
+    assert "cannot be renamed" in caplog.text
+    set_aside("store://run/model_final.pth")
+    assert len(caplog.records) == 1
+
+    (tmp_path / "a.pth").write_text("first")
+    set_aside(str(tmp_path / "a.pth"))
+    assert [path.name for path in tmp_path.iterdir()] == ["a_1.pth"]

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import datetime
 import functools
-import itertools
 import json
 import logging
 import math
-import os
 import time
 from collections import defaultdict
 from typing import IO, Any
@@ -16,7 +14,7 @@ from typing import IO, Any
 import torch
 
 from detectron2.utils.events.storage import EventStorage, get_event_storage
-from detectron2.utils.file_io import PathManager
+from detectron2.utils.file_io import PathManager, set_aside
 from detectron2.utils.user_errors import UserNotImplementedError
 
 logger = logging.getLogger(__name__)
@@ -59,7 +57,7 @@ class JSONWriter(EventWriter):
         # At the first write and not before: a trainer that is built and never run leaves nothing behind.
         if self._file_handle is None:
             if get_event_storage().start_iter == 0:
-                _set_aside(self._path)
+                set_aside(self._path)
             # A killed run can leave half a line; the next line must not be glued to it.
             cut_short = _ends_without_newline(self._path)
             self._file_handle = PathManager.open(self._path, "a")
@@ -91,16 +89,6 @@ class JSONWriter(EventWriter):
 
 def _json_number(value: float) -> float | None:
     return value if math.isfinite(value) else None
-
-
-def _set_aside(path: str) -> None:
-    """Rename what another run has left under this name."""
-    if not PathManager.isfile(path):
-        return
-    stem, suffix = os.path.splitext(path)
-    number = next(n for n in itertools.count(1) if not PathManager.exists(f"{stem}_{n}{suffix}"))
-    PathManager.mv(path, f"{stem}_{number}{suffix}")
-    logger.warning("%s is of an earlier run, and is now called %s_%d%s", path, stem, number, suffix)
 
 
 def _ends_without_newline(path: str) -> bool:
