@@ -94,13 +94,12 @@ _PARTIAL_MODELS = {
 def build_evaluator(cfg: CfgNode, dataset_name: str, output_folder: str | None = None) -> DatasetEvaluator:
     """Make the evaluator of a data set from the `evaluator_type` in its metadata.
 
+    Without one, what else is in the metadata decides: panoptic files, thing classes or stuff classes.
+
     Args:
         cfg: the config of the run.
         dataset_name: a registered data set.
         output_folder: where predictions and results are kept; None is "inference" in `OUTPUT_DIR`.
-
-    Where the metadata has no `evaluator_type`, what else is in it decides: panoptic files, thing classes or
-    stuff classes.
 
     Raises:
         NotImplementedError: the metadata names no evaluator that there is.

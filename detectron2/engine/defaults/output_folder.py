@@ -36,13 +36,15 @@ def choose_output_folder(folder: str, *, starts_anew: bool) -> str:
         folder: what the config says.
         starts_anew: the run trains and does not resume. Only then another folder may be taken.
     """
+    if not starts_anew:
+        # To evaluate or to resume somebody's run does not make it one that may be written over.
+        if not _find_traces(folder):
+            _folders_of_this_process.add(os.path.abspath(folder))
+        return folder
     chosen = folder
     if comm.is_main_process():
-        if starts_anew:
-            chosen = next(name for name in _numbered(folder) if _is_own(name) or not _find_traces(name))
-        # To evaluate or to resume somebody's run does not make it one that may be written over.
-        if starts_anew or not _find_traces(folder):
-            _folders_of_this_process.add(os.path.abspath(chosen))
+        chosen = next(name for name in _numbered(folder) if _is_own(name) or not _find_traces(name))
+        _folders_of_this_process.add(os.path.abspath(chosen))
     first: str = comm.all_gather(chosen)[0]
     return first
 
