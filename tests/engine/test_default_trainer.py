@@ -329,6 +329,13 @@ def test_the_kind_of_evaluator_follows_from_the_metadata_where_it_is_forgotten(
     assert "no evaluator_type" in caplog.text and "evaluated as 'coco'" in caplog.text
 
 
+def test_own_evaluators_may_get_along_with_other_metadata(tiny_cfg: CfgNode) -> None:
+    MetadataCatalog.get("tiny_pictures").set(evaluator_type="pascal_voc", json_file=["a.json", "b.json"])
+    TinyTrainer(tiny_cfg)
+    with pytest.raises(UserValueError, match="evaluated as 'pascal_voc', which needs 'dirname'"):
+        DefaultTrainer(tiny_cfg)
+
+
 def test_a_set_that_cannot_be_evaluated_is_found_before_training(
     tiny_cfg: CfgNode, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

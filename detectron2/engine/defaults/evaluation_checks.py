@@ -20,6 +20,7 @@ logger = logging.getLogger(__name__)
 _NEEDED_METADATA = {
     "sem_seg": ("stuff_classes",),
     "coco_panoptic_seg": ("panoptic_json", "panoptic_root", "stuff_classes"),
+    "pascal_voc": ("dirname", "split", "year", "thing_classes"),
 }
 
 
@@ -103,7 +104,9 @@ def _find_missing_file(dataset_name: str) -> str | None:
     """Path of an annotation file that the metadata names and that is not there."""
     metadata = MetadataCatalog.get(dataset_name)
     paths = [metadata.get(key) for key in ("json_file", "panoptic_json")]
-    if metadata.get("evaluator_type") == "pascal_voc":
-        paths.append(os.path.join(metadata.dirname, "ImageSets", "Main", f"{metadata.split}.txt"))
-    named = (os.fspath(path) for path in paths if path)
+    folder, split = metadata.get("dirname"), metadata.get("split")
+    if metadata.get("evaluator_type") == "pascal_voc" and folder and split:
+        paths.append(os.path.join(folder, "ImageSets", "Main", f"{split}.txt"))
+    # Evaluators of others may keep something else under these keys, such as several files.
+    named = (os.fspath(path) for path in paths if path and isinstance(path, (str, os.PathLike)))
     return next((path for path in named if not PathManager.exists(path)), None)
