@@ -122,14 +122,15 @@ def _call_target(cfg: Mapping[str, Any]) -> Any:
     if cfg.get("_recursive_", True):
         arguments = {key: instantiate(value) for key, value in arguments.items()}
     target = instantiate(cfg["_target_"])
+    name = target
     if isinstance(target, str):
-        name, target = target, locate(target)
-    else:
-        name = dotted_path(target) if hasattr(target, "__qualname__") else repr(target)
+        target = locate(target)
     if not callable(target):
         raise UserTypeError(f"_target_ must be a callable or the dotted path of one, got {name!r}")
     try:
         return target(**arguments)
     except TypeError:
+        if hasattr(name, "__qualname__") and getattr(name, "__module__", None):
+            name = dotted_path(name)
         logger.error("Instantiating %s with the arguments %s failed", name, sorted(arguments))
         raise

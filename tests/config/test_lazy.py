@@ -67,6 +67,11 @@ def test_wrong_target_says_what_is_wrong() -> None:
         instantiate({"_target_": "math.pi"})
 
 
+def test_target_may_be_a_method_without_a_module() -> None:
+    assert int.from_bytes.__module__ is None
+    assert instantiate({"_target_": int.from_bytes, "bytes": b"\1\0", "byteorder": "big"}) == 256
+
+
 def test_arguments_of_a_failing_call_are_logged(caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(TypeError):
         instantiate(LazyCall(Shape)(heigth=1))
