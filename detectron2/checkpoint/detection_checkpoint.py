@@ -284,9 +284,9 @@ class DetectionCheckpointer(Checkpointer):  # type: ignore[misc]  # fvcore has n
 
     def _keep_rows_of_classes(self, weights: dict[str, Tensor], model_state: Mapping[str, Tensor]) -> None:
         """Where a training starts from a file of other classes, take the rows of those that both have."""
-        target = expected_classes(self.model) if self._is_fine_tuning and self._classes else {}
-        if not target or not self._classes:
+        if not self._is_fine_tuning or not self._classes:
             return
+        target = expected_classes(self.model)
         for kind in move_rows(weights, model_state, self._classes, target):
             kept = [name for name in target[kind] if name in self._classes[kind]]
             logger.warning(
@@ -296,7 +296,8 @@ class DetectionCheckpointer(Checkpointer):  # type: ignore[misc]  # fvcore has n
                 describe_difference(self._classes[kind], target[kind]),
                 ", ".join(kept),
             )
-        self._classes = {**self._classes, **target}
+        # The classes of the file are forgotten, also where nobody knows what those of the data are called.
+        self._classes = target or None
 
     def _log_incompatible_keys(self, incompatible: Any) -> None:
         load = self._last_load

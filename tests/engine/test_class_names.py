@@ -12,6 +12,7 @@ from torch import nn
 
 from detectron2 import model_zoo
 from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.checkpoint.class_names import expect_classes
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.engine.defaults import DefaultPredictor, describe_run
@@ -104,6 +105,18 @@ def test_resuming_and_classes_without_a_common_name_go_by_position(
         checkpointer.load(path, checkpointables=None if resumes else [])
         name = "roi_heads.box_predictor.cls_score.weight"
         assert torch.equal(model.state_dict()[name], old.state_dict()[name])
+
+
+def test_fine_tuning_on_data_without_names_forgets_those_of_the_file(
+    tmp_path: Path, register: Callable[..., str]
+) -> None:
+    old_set, new_set = register(ABC), register(["fox", "gnu", "yak"])
+    path, _ = save(small_cfg(old_set, old_set), tmp_path)
+    model = build_model(small_cfg(old_set, new_set))
+    expect_classes(model, dict)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    DetectionCheckpointer(model, optimizer=optimizer).resume_or_load(path, resume=False)
+    assert evaluate(model, new_set) == {"scored": True}
 
 
 def test_evaluation_on_another_order_is_refused(tmp_path: Path, register: Callable[..., str]) -> None:
