@@ -41,9 +41,6 @@ def rotated_cfg() -> CfgNode:
     cfg = get_cfg()
     cfg.MODEL.PROPOSAL_GENERATOR.NAME = "RRPN"
     cfg.MODEL.ANCHOR_GENERATOR.NAME = "RotatedAnchorGenerator"
-    cfg.MODEL.ANCHOR_GENERATOR.SIZES = [[32, 64]]
-    cfg.MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS = [[0.25, 1]]
-    cfg.MODEL.ANCHOR_GENERATOR.ANGLES = [[0, 60]]
     cfg.MODEL.RPN.BBOX_REG_WEIGHTS = (1, 1, 1, 1, 1)
     return cfg
 
@@ -52,6 +49,9 @@ def rotated_cfg() -> CfgNode:
 def test_proposals_behind_a_c4_backbone(is_rotated: bool) -> None:
     """The backbone is made first and not run: only what it draws matters, its dropped stage included."""
     cfg = rotated_cfg() if is_rotated else get_cfg()
+    if is_rotated:
+        anchors = cfg.MODEL.ANCHOR_GENERATOR
+        anchors.SIZES, anchors.ASPECT_RATIOS, anchors.ANGLES = [[32, 64]], [[0.25, 1]], [[0, 60]]
     torch.manual_seed(121)
     generator = build_proposal_generator(cfg, build_backbone(cfg).output_shape())
     images, features = random_images()
@@ -101,13 +101,10 @@ def test_box_and_mask_heads() -> None:
 
 def rotated_losses() -> dict[str, torch.Tensor]:
     """Losses of rotated proposals and heads, for objects that lie inside of most of their anchors."""
-    cfg = get_cfg()
-    cfg.MODEL.PROPOSAL_GENERATOR.NAME = "RRPN"
-    cfg.MODEL.ANCHOR_GENERATOR.NAME, cfg.MODEL.ROI_HEADS.NAME = "RotatedAnchorGenerator", "RROIHeads"
-    cfg.MODEL.RPN.BBOX_REG_WEIGHTS = (1, 1, 1, 1, 1)
+    cfg = rotated_cfg()
     head = cfg.MODEL.ROI_BOX_HEAD
-    head.NAME, head.NUM_FC, head.POOLER_TYPE = "FastRCNNConvFCHead", 2, "ROIAlignRotated"
-    head.BBOX_REG_WEIGHTS = (10, 10, 5, 5, 1)
+    cfg.MODEL.ROI_HEADS.NAME, head.NAME, head.NUM_FC = "RROIHeads", "FastRCNNConvFCHead", 2
+    head.POOLER_TYPE, head.BBOX_REG_WEIGHTS = "ROIAlignRotated", (10, 10, 5, 5, 1)
     torch.manual_seed(121)
     images, features = random_images()
     objects = [
