@@ -2,8 +2,8 @@
 # make test         everything that this machine can test in minutes
 # make test-lowest  that, with the lowest version of every requirement (Python 3.10)
 # make test-newest  that, with the newest ones that pip finds
-# make test-clients what packages of others, and with CLIENTS_ROOT=folder projects in checkouts, do on top of this one
 # make test-all     that, every model of the zoo at its real size, and what CI checks about style, types and spelling
+# make test-clients what packages of others, and with CLIENTS_ROOT=folder projects in checkouts, do on top of this one
 # make lint         what CI checks about style, types and spelling
 # make types        the part of it that takes longest
 # make dist         a release in dist/: sdist and wheels, built in isolation and tried without a compiler

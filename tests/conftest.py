@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -66,6 +67,20 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def device(request: pytest.FixtureRequest) -> str:
     """Each device that a test can run on."""
     return request.param
+
+
+@pytest.fixture(params=["compiled", "plain"])
+def operator_side(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Run a test with the compiled operators, where there are any, and without."""
+    from detectron2.layers import extension
+
+    if request.param == "plain":
+        with mock.patch.dict(extension._KERNELS, clear=True):
+            yield "plain"
+    else:
+        if extension.missing_reason():
+            pytest.skip(extension.missing_reason())
+        yield "compiled"
 
 
 @pytest.fixture(scope="session")

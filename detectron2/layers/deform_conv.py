@@ -177,9 +177,7 @@ class _DeformConvBase(nn.Module):
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.kernel_size = _as_pair(kernel_size)
-        self.stride = _as_pair(stride)
-        self.padding = _as_pair(padding)
-        self.dilation = _as_pair(dilation)
+        self.stride, self.padding, self.dilation = stride, padding, dilation
         self.groups = groups
         self.deformable_groups = deformable_groups
         self.norm = norm
@@ -228,7 +226,8 @@ class DeformConv(_DeformConvBase):
     ) -> None:
         if bias:
             raise UserValueError("DeformConv has no bias; use ModulatedDeformConv, or a norm with a bias")
-        settings = (kernel_size, stride, padding, dilation, groups, deformable_groups)
+        geometry = (_as_pair(stride), _as_pair(padding), _as_pair(dilation))
+        settings = (kernel_size, *geometry, groups, deformable_groups)
         super().__init__(in_channels, out_channels, *settings, False, norm, activation)
 
     def forward(self, x: Tensor, offset: Tensor) -> Tensor:

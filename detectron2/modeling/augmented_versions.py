@@ -94,7 +94,7 @@ def move_boxes(transforms: Transform, boxes: Boxes) -> Boxes:
 
 
 def _moved_corners(transforms: Transform, size: tuple[int, int]) -> np.ndarray:
-    """(3, 2) where the upper left, upper right and lower left corner of the frame of the results go."""
+    """(3, 2) where the upper left, upper right and lower left corner of a frame of that size go."""
     height, width = size
     corners: np.ndarray = transforms.apply_coords(
         np.array([[0, 0], [width, 0], [0, height]], dtype=np.float64)
@@ -108,17 +108,16 @@ def _moved_corners(transforms: Transform, size: tuple[int, int]) -> np.ndarray:
     return corners
 
 
-def mirrored_dims(transforms: Transform, size: tuple[int, int] = (1, 1)) -> list[int]:
+def mirrored_dims(transforms: Transform) -> list[int]:
     """Tell in which of the last two dimensions a version is mirrored.
 
     Args:
         transforms: lead from the frame of the results to that of the version.
-        size: (height, width) of the part of that frame to look at.
 
     Raises:
         ValueError: the version is turned.
     """
-    origin, right, below = _moved_corners(transforms, size)
+    origin, right, below = _moved_corners(transforms, (1, 1))
     return [dim for dim, step in ((-1, right[0] - origin[0]), (-2, below[1] - origin[1])) if step < 0]
 
 
@@ -148,7 +147,7 @@ def sem_seg_probabilities(
             f"{transforms}"
         )
     restored = sem_seg_postprocess(logits, (height, width), *size)
-    return restored.flip(mirrored_dims(transforms, size)).float().softmax(dim=0)
+    return restored.flip(mirrored_dims(transforms)).float().softmax(dim=0)
 
 
 class SemanticMean:

@@ -22,6 +22,7 @@ from detectron2.layers.deform_conv import DeformConv, ModulatedDeformConv
 from detectron2.layers.nms import batched_nms, batched_nms_rotated
 from detectron2.layers.rotated_boxes import pairwise_iou_rotated
 from detectron2.layers.shape_spec import ShapeSpec
+from detectron2.layers.tracing import is_tracing
 from detectron2.layers.wrappers import (
     Conv2d,
     cat,
@@ -90,11 +91,6 @@ def _create_zeros(
     return like_tensor.new_zeros(count, channels, height, width)
 
 
-def _is_tracing() -> bool:
-    """Tell whether `torch.jit.trace` records this call."""
-    return bool(torch._C._get_tracing_state())
-
-
 def _log_api_usage(identifier: str) -> None:
     """Do nothing: it told torch's telemetry what is used."""
 
@@ -159,10 +155,10 @@ offer(
 offer("detectron2.modeling.proposal_generator.build", rpn, rrpn)
 offer(
     "detectron2.modeling.proposal_generator.proposal_utils",
-    _is_tracing,
     batched_nms,
     cat,
     move_device_like,
+    _is_tracing=is_tracing,
 )
 offer(
     "detectron2.modeling.proposal_generator.rpn",
@@ -174,11 +170,11 @@ offer(
 offer(
     "detectron2.modeling.proposal_generator.rrpn",
     RotatedBoxes,
-    _is_tracing,
     batched_nms_rotated,
     cat,
     pairwise_iou_rotated,
     retry_if_cuda_oom,
+    _is_tracing=is_tracing,
 )
 offer(
     "detectron2.modeling.roi_heads.fast_rcnn",

@@ -10,15 +10,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from detectron2.config import CfgNode, get_cfg
 from detectron2.export import export_onnx, export_program, make_network, to_instances
-from detectron2.layers import ShapeSpec
 from detectron2.layers.extension import missing_reason
-from detectron2.modeling import META_ARCH_REGISTRY, Backbone, build_model
-from detectron2.modeling.backbone import BACKBONE_REGISTRY
-from detectron2.modeling.backbone.fpn import FPN, LastLevelMaxPool, LastLevelP6P7
+from detectron2.modeling import META_ARCH_REGISTRY, build_model
 from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.modeling.roi_heads.fast_rcnn import FastRCNNOutputLayers
+
+from .small_detectors import make_cfg
 
 needs_operators = pytest.mark.skipif(bool(missing_reason()), reason=missing_reason() or "-")
 
@@ -46,65 +44,21 @@ IN_ONNX = (
 SIZES = ((160, 160), (133, 218), (301, 200))
 
 
-class BottomUp(Backbone):
-    """Four convolutions of the strides of a residual network."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stages = nn.ModuleList(
-            nn.Conv2d(3 if i == 0 else 8, 8, 5, stride=4 if i == 0 else 2, padding=2) for i in range(4)
-        )
-
-    def forward(self, x: Tensor) -> dict[str, Tensor]:
-        outputs = {}
-        for i, stage in enumerate(self.stages, start=2):
-            x = stage(x).relu()
-            outputs[f"res{i}"] = x
-        return outputs
-
-    def output_shape(self) -> dict[str, ShapeSpec]:
-        return {f"res{i}": ShapeSpec(channels=8, stride=2**i) for i in range(2, 6)}
-
-
-def make_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
-    """A small pyramid, p2-p6, or p3-p7 for the dense detector."""
-    if cfg.MODEL.META_ARCHITECTURE == "RetinaNet":
-        return FPN(BottomUp(), ["res3", "res4", "res5"], 16, top_block=LastLevelP6P7(8, 16))
-    return FPN(BottomUp(), ["res2", "res3", "res4", "res5"], 16, top_block=LastLevelMaxPool())
-
-
-if "export_test_backbone" not in BACKBONE_REGISTRY:
-    BACKBONE_REGISTRY._do_register("export_test_backbone", make_backbone)
-
-
-def make_cfg(meta_architecture: str, overrides: dict[str, Any]) -> CfgNode:
-    cfg = get_cfg()
-    m = cfg.MODEL
-    m.DEVICE, m.META_ARCHITECTURE, m.MASK_ON = "cpu", meta_architecture, True
-    m.BACKBONE.NAME = "export_test_backbone"
-    m.ANCHOR_GENERATOR.SIZES = [[16], [32], [64], [96], [128]]
-    m.PIXEL_STD = [58.0, 58.0, 58.0]
-    m.RPN.IN_FEATURES = ["p2", "p3", "p4", "p5", "p6"]
-    m.RPN.PRE_NMS_TOPK_TEST, m.RPN.POST_NMS_TOPK_TEST = 60, 40
-    m.ROI_HEADS.NAME, m.ROI_HEADS.NUM_CLASSES = "StandardROIHeads", 3
-    m.ROI_HEADS.IN_FEATURES = ["p2", "p3", "p4", "p5"]
-    m.ROI_HEADS.SCORE_THRESH_TEST = 0.2
-    m.ROI_BOX_HEAD.NAME, m.ROI_BOX_HEAD.POOLER_RESOLUTION = "FastRCNNConvFCHead", 4
-    m.ROI_BOX_HEAD.NUM_FC, m.ROI_BOX_HEAD.FC_DIM = 1, 16
-    m.ROI_MASK_HEAD.NAME, m.ROI_MASK_HEAD.POOLER_RESOLUTION = "MaskRCNNConvUpsampleHead", 6
-    m.ROI_MASK_HEAD.NUM_CONV, m.ROI_MASK_HEAD.CONV_DIM = 1, 8
-    m.SEM_SEG_HEAD.NUM_CLASSES, m.SEM_SEG_HEAD.CONVS_DIM = 4, 32
-    m.RETINANET.NUM_CLASSES, m.RETINANET.NUM_CONVS = 3, 1
-    m.RETINANET.SCORE_THRESH_TEST, m.RETINANET.TOPK_CANDIDATES_TEST = 0.012, 30
-    cfg.TEST.DETECTIONS_PER_IMAGE = 30
-    cfg.merge_from_list([x for item in overrides.items() for x in item])
-    return cfg
+# Some candidates are suppressed, and some of them fall below a threshold.
+COUNTS: dict[str, Any] = {
+    "MODEL.RPN.PRE_NMS_TOPK_TEST": 60,
+    "MODEL.RPN.POST_NMS_TOPK_TEST": 40,
+    "MODEL.ROI_HEADS.SCORE_THRESH_TEST": 0.2,
+    "MODEL.RETINANET.SCORE_THRESH_TEST": 0.012,
+    "MODEL.RETINANET.TOPK_CANDIDATES_TEST": 30,
+    "TEST.DETECTIONS_PER_IMAGE": 30,
+}
 
 
 def make_model(name: str, **overrides: Any) -> Any:
     meta_architecture, own = MODELS[name]
     torch.manual_seed(5)
-    model = build_model(make_cfg(meta_architecture, {**own, **overrides})).eval()
+    model = build_model(make_cfg(meta_architecture, {**COUNTS, **own, **overrides})).eval()
     # Fresh heads are all but constant, so that nothing would be suppressed or fall below a threshold.
     for part, parameter in model.named_parameters():
         if parameter.ndim > 1 and any(

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 
 from detectron2.layers import ShapeSpec, batched_nms, paste_masks_in_image
 from detectron2.layers.extension import missing_reason
-from detectron2.layers.tracing import fixed_size, is_tracing, script_in_traces
+from detectron2.layers.tracing import fixed_size, script_in_traces
 from detectron2.layers.wrappers import shapes_to_tensor, smaller_size
 from detectron2.modeling.anchor_generator import DefaultAnchorGenerator, RotatedAnchorGenerator
 from detectron2.modeling.box_regression import Box2BoxTransform, Box2BoxTransformRotated
@@ -23,11 +22,11 @@ from detectron2.modeling.roi_heads import FastRCNNOutputLayers
 from detectron2.structures import Boxes, ImageList, Instances, RotatedBoxes
 from detectron2.testing import random_boxes
 
+from .small_detectors import uses_traces
+
 Trace = Callable[..., Any]
 needs_operators = pytest.mark.skipif(bool(missing_reason()), reason=missing_reason() or "-")
-pytestmark = pytest.mark.filterwarnings(
-    r"ignore:.torch\.jit\.(trace|trace_method|save|load). is deprecated:DeprecationWarning"
-)
+pytestmark = uses_traces
 
 
 class Method(nn.Module):
@@ -241,22 +240,12 @@ def test_sizes() -> None:
     check(sizes, (torch.rand(3, 2),), (torch.rand(9, 2),), (torch.rand(0, 2),))
 
 
-def test_a_loop_is_compiled_in_traces_alone() -> None:
-    seen = []
-
-    @contextmanager
-    def no_compiling() -> Iterator[None]:
-        assert not is_tracing()
-        yield
-
-    def loop(x: Tensor) -> Tensor:
-        with no_compiling():
-            seen.append(len(x))
-        return _running_sums(x)
-
-    torch.testing.assert_close(loop(torch.ones(3)), torch.tensor([1.0, 2, 3]))
-    assert seen == [3]
+def test_a_loop_is_compiled_in_traces_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     check(_running_sums, (torch.rand(3),), (torch.rand(7),), (torch.rand(0),))
+    monkeypatch.setattr(torch.jit, "script", None)
+    torch.testing.assert_close(_running_sums(torch.ones(3)), torch.tensor([1.0, 2, 3]))
+    with pytest.raises(TypeError, match="not callable"):
+        torch.jit.trace(Method(_running_sums), (torch.ones(3),))
 
 
 @script_in_traces

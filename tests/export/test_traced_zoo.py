@@ -16,9 +16,11 @@ from detectron2.layers.extension import missing_reason
 from detectron2.modeling import build_model
 from detectron2.testing import assert_instances_allclose
 
+from .small_detectors import uses_traces
+
 pytestmark = [
     pytest.mark.skipif(bool(missing_reason()), reason=missing_reason() or "-"),
-    pytest.mark.filterwarnings(r"ignore:.torch\.jit\.(trace|trace_method). is deprecated:DeprecationWarning"),
+    uses_traces,
 ]
 NARROW = {
     "MODEL.DEVICE": "cpu",

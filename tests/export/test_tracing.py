@@ -12,25 +12,21 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from detectron2.config import CfgNode, get_cfg
 from detectron2.export import TracingAdapter
 from detectron2.layers import ShapeSpec
 from detectron2.layers.extension import missing_reason
-from detectron2.modeling import Backbone, build_model
-from detectron2.modeling.backbone import BACKBONE_REGISTRY
-from detectron2.modeling.backbone.fpn import FPN, LastLevelMaxPool, LastLevelP6P7
+from detectron2.modeling import build_model
 from detectron2.modeling.poolers import ROIPooler
 from detectron2.modeling.roi_heads.keypoint_head import KRCNNConvDeconvUpsampleHead
 from detectron2.modeling.roi_heads.mask_head import mask_rcnn_inference
 from detectron2.structures import Boxes, Instances
 from detectron2.testing import assert_instances_allclose, random_boxes
 
+from .small_detectors import make_cfg, uses_traces
+
 pytestmark = [
     pytest.mark.skipif(bool(missing_reason()), reason=missing_reason() or "-"),
-    # torch would rather have torch.export used; projects trace.
-    pytest.mark.filterwarnings(
-        r"ignore:.torch\.jit\.(trace|trace_method|save|load). is deprecated:DeprecationWarning"
-    ),
+    uses_traces,
 ]
 
 TRACED_SIZE = (160, 192)
@@ -39,6 +35,13 @@ CASCADE = {
     "MODEL.ROI_HEADS.NAME": "CascadeROIHeads",
     "MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG": True,
     "MODEL.ROI_HEADS.SCORE_THRESH_TEST": 0.275,
+}
+COUNTS: dict[str, Any] = {
+    "MODEL.RPN.PRE_NMS_TOPK_TEST": 300,
+    "MODEL.RPN.POST_NMS_TOPK_TEST": 60,
+    "MODEL.ROI_HEADS.SCORE_THRESH_TEST": 0.3,
+    "MODEL.RETINANET.SCORE_THRESH_TEST": 0.0109,
+    "MODEL.RETINANET.TOPK_CANDIDATES_TEST": 60,
 }
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "faster_rcnn": ("GeneralizedRCNN", {"MODEL.MASK_ON": False}),
@@ -50,62 +53,11 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-class Strides(Backbone):
-    """Four convolutions of the strides of a residual network."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stages = nn.ModuleList(
-            nn.Conv2d(3 if i == 0 else 8, 8, 5, stride=4 if i == 0 else 2, padding=2) for i in range(4)
-        )
-
-    def forward(self, x: Tensor) -> dict[str, Tensor]:
-        outputs = {}
-        for i, stage in enumerate(self.stages, start=2):
-            x = stage(x).relu()
-            outputs[f"res{i}"] = x
-        return outputs
-
-    def output_shape(self) -> dict[str, ShapeSpec]:
-        return {f"res{i}": ShapeSpec(channels=8, stride=2**i) for i in range(2, 6)}
-
-
-def make_pyramid(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
-    if cfg.MODEL.META_ARCHITECTURE == "RetinaNet":
-        return FPN(Strides(), ["res3", "res4", "res5"], 16, top_block=LastLevelP6P7(8, 16))
-    return FPN(Strides(), ["res2", "res3", "res4", "res5"], 16, top_block=LastLevelMaxPool())
-
-
-if "tracing_test_backbone" not in BACKBONE_REGISTRY:
-    BACKBONE_REGISTRY._do_register("tracing_test_backbone", make_pyramid)
-
-
 def make_model(name: str, **overrides: Any) -> Any:
     """A narrow model whose random heads find something."""
     meta_architecture, own = MODELS.get(name, (name, {}))
-    cfg = get_cfg()
-    m = cfg.MODEL
-    m.DEVICE, m.META_ARCHITECTURE, m.MASK_ON = "cpu", meta_architecture, True
-    m.BACKBONE.NAME = "tracing_test_backbone"
-    m.ANCHOR_GENERATOR.SIZES = [[16], [32], [64], [96], [128]]
-    m.PIXEL_STD = [58.0, 58.0, 58.0]
-    m.RPN.IN_FEATURES = ["p2", "p3", "p4", "p5", "p6"]
-    m.RPN.PRE_NMS_TOPK_TEST, m.RPN.POST_NMS_TOPK_TEST = 300, 60
-    m.ROI_HEADS.NAME, m.ROI_HEADS.NUM_CLASSES = "StandardROIHeads", 3
-    m.ROI_HEADS.IN_FEATURES = ["p2", "p3", "p4", "p5"]
-    m.ROI_HEADS.SCORE_THRESH_TEST = 0.3
-    m.ROI_BOX_HEAD.NAME, m.ROI_BOX_HEAD.POOLER_RESOLUTION = "FastRCNNConvFCHead", 4
-    m.ROI_BOX_HEAD.NUM_FC, m.ROI_BOX_HEAD.FC_DIM = 1, 16
-    m.ROI_MASK_HEAD.NAME, m.ROI_MASK_HEAD.POOLER_RESOLUTION = "MaskRCNNConvUpsampleHead", 6
-    m.ROI_MASK_HEAD.NUM_CONV, m.ROI_MASK_HEAD.CONV_DIM = 1, 8
-    m.ROI_KEYPOINT_HEAD.POOLER_RESOLUTION, m.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS = 6, 4
-    m.ROI_KEYPOINT_HEAD.CONV_DIMS = [8]
-    m.SEM_SEG_HEAD.NUM_CLASSES, m.SEM_SEG_HEAD.CONVS_DIM = 4, 32
-    m.RETINANET.NUM_CLASSES, m.RETINANET.NUM_CONVS = 3, 1
-    m.RETINANET.SCORE_THRESH_TEST, m.RETINANET.TOPK_CANDIDATES_TEST = 0.0109, 60
-    cfg.merge_from_list([x for item in {**own, **overrides}.items() for x in item])
     torch.manual_seed(5)
-    model = build_model(cfg).eval()
+    model = build_model(make_cfg(meta_architecture, {**COUNTS, **own, **overrides})).eval()
     for part, parameter in model.named_parameters():
         if parameter.ndim > 1 and any(
             weak in part for weak in ("rpn_head", "cls_", "bbox_", "predictor", "score_lowres")
@@ -164,7 +116,7 @@ def test_a_traced_detector_finds_nothing_where_there_is_nothing(name: str) -> No
     model = make_model(name)
     adapter = TracingAdapter(model, make_image(TRACED_SIZE), in_larger_frame)
     traced = trace(adapter, (make_image(TRACED_SIZE),))
-    # Every score of an even image is the same, and none of them is above the highest of the picture.
+    # No score is above 1: this one finds nothing, neither while it is traced nor later.
     strict = make_model(name, **{threshold: 1.0})
     with torch.no_grad():
         assert len(in_larger_frame(strict, make_image(SIZES[1]))) == 0

@@ -138,7 +138,18 @@ def test_modules_apply_norm_and_activation_and_train_on_no_image() -> None:
     assert output.shape == (0, 6, 3, 3)
     output.sum().backward()
     assert modulated.weight.grad is not None and modulated.bias is not None
-    assert "deformable_groups=1" in repr(modulated)
+
+
+def test_text_of_the_modules_names_their_settings() -> None:
+    """As detectron2 prints them: the first version has pairs, the second what it was given."""
+    assert repr(DeformConv(3, 10, kernel_size=3, padding=1, deformable_groups=1)) == (
+        "DeformConv(in_channels=3, out_channels=10, kernel_size=(3, 3), stride=(1, 1), padding=(1, 1), "
+        "dilation=(1, 1), groups=1, deformable_groups=1, bias=False)"
+    )
+    assert repr(ModulatedDeformConv(3, 10, kernel_size=3, padding=1, deformable_groups=2)) == (
+        "ModulatedDeformConv(in_channels=3, out_channels=10, kernel_size=(3, 3), stride=1, padding=1, "
+        "dilation=1, groups=1, deformable_groups=2, bias=True)"
+    )
 
 
 def test_what_does_not_fit_is_named() -> None:

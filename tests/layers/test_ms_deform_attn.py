@@ -7,8 +7,6 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
-from unittest import mock
 
 import numpy as np
 import pytest
@@ -17,23 +15,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from detectron2 import layers
-from detectron2.layers import extension
 
 from .operator_cases import INF, NAN, needs_operators, rand, randn
 
 module = importlib.import_module("detectron2.layers.ms_deform_attn")
-
-
-@pytest.fixture(params=["compiled", "plain"])
-def side(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Run a test with the compiled operator, where there is one, and without."""
-    if request.param == "plain":
-        with mock.patch.dict(extension._KERNELS, clear=True):
-            yield "plain"
-    else:
-        if extension.missing_reason():
-            pytest.skip(extension.missing_reason())
-        yield "compiled"
 
 
 def make_levels(*sizes: tuple[int, int]) -> tuple[Tensor, Tensor]:
@@ -94,7 +79,7 @@ def gradients(output: Tensor, leaves: list[Tensor]) -> tuple[Tensor, ...]:
 
 
 @pytest.mark.parametrize("channels", [1, 7, 8, 32, 43])
-def test_is_what_its_definition_says_in_loops(side: str, channels: int) -> None:
+def test_is_what_its_definition_says_in_loops(operator_side: str, channels: int) -> None:
     value, where, weights = make_inputs(channels)
     output = layers.ms_deform_attn(value, SHAPES, STARTS, where, weights)
     expected = attend_in_loops(value, SHAPES, STARTS, where, weights)
@@ -102,7 +87,7 @@ def test_is_what_its_definition_says_in_loops(side: str, channels: int) -> None:
 
 
 @pytest.mark.parametrize("channels", [1, 8, 43])
-def test_values_and_gradients_are_those_of_grid_sample(side: str, channels: int) -> None:
+def test_values_and_gradients_are_those_of_grid_sample(operator_side: str, channels: int) -> None:
     leaves = [tensor.requires_grad_() for tensor in make_inputs(channels)]
     value, where, weights = leaves
     output = layers.ms_deform_attn(value, SHAPES, STARTS, where, weights)
@@ -113,7 +98,7 @@ def test_values_and_gradients_are_those_of_grid_sample(side: str, channels: int)
 
 
 @pytest.mark.parametrize("points", [1, 4])
-def test_gradients_match_finite_differences(side: str, points: int) -> None:
+def test_gradients_match_finite_differences(operator_side: str, points: int) -> None:
     value, where, weights = make_inputs(channels=3, points=points)
     leaves = [tensor.requires_grad_() for tensor in (value[:1], where[:1, :2], weights[:1, :2])]
     leaves = [leaf.detach().requires_grad_() for leaf in leaves]
@@ -122,7 +107,7 @@ def test_gradients_match_finite_differences(side: str, points: int) -> None:
     )
 
 
-def test_numbers_worked_out_by_hand(side: str) -> None:
+def test_numbers_worked_out_by_hand(operator_side: str) -> None:
     shapes, starts = make_levels((2, 2))
     value = torch.tensor([1.0, 2.0, 3.0, 4.0]).view(1, 4, 1, 1)
     places = [[0.25, 0.25], [0.75, 0.25], [0.5, 0.5], [0.5, 0.25], [0.0, 0.0], [1.0, 1.0], [-0.25, 0.25]]
@@ -132,7 +117,7 @@ def test_numbers_worked_out_by_hand(side: str) -> None:
     assert output.flatten().tolist() == [2.0, 4.0, 5.0, 3.0, 0.5, 2.0, 0.0]
 
 
-def test_backward_by_itself_is_that_of_autograd(side: str) -> None:
+def test_backward_by_itself_is_that_of_autograd(operator_side: str) -> None:
     value, where, weights = leaves = [tensor.requires_grad_() for tensor in make_inputs()]
     output = layers.ms_deform_attn(value, SHAPES, STARTS, where, weights)
     grad = randn(*output.shape, seed=5)
@@ -150,7 +135,7 @@ def test_backward_by_itself_is_that_of_autograd(side: str) -> None:
 
 @pytest.mark.parametrize("bad", [NAN, INF, -INF, 1e30, -1e30, 3.5, -2.0])
 @pytest.mark.parametrize("axis", [0, 1])
-def test_a_location_off_the_level_counts_as_nothing(side: str, bad: float, axis: int) -> None:
+def test_a_location_off_the_level_counts_as_nothing(operator_side: str, bad: float, axis: int) -> None:
     # Nothing of the level leaks into it either, wherever a kernel may look.
     value = torch.full((1, 4, 1, 2), INF, requires_grad=True)
     where = torch.full((1, 1, 1, 1, 1, 2), 0.5)
@@ -163,7 +148,7 @@ def test_a_location_off_the_level_counts_as_nothing(side: str, bad: float, axis:
         assert grad.eq(0).all()
 
 
-def test_cells_around_a_level_are_zeros_not_those_of_the_next(side: str) -> None:
+def test_cells_around_a_level_are_zeros_not_those_of_the_next(operator_side: str) -> None:
     value = torch.full((1, 6, 1, 1), INF)
     value[0, 1:3] = 1.0  # one level of 1 x 2, in the midst of what belongs to nobody
     where = torch.tensor([[0.0, 0.5], [1.0, 0.5], [0.5, 0.0], [0.5, 1.0]]).view(1, 4, 1, 1, 1, 2)
@@ -172,7 +157,7 @@ def test_cells_around_a_level_are_zeros_not_those_of_the_next(side: str) -> None
     assert output.flatten().tolist() == [0.5] * 4
 
 
-def test_levels_may_lie_in_any_order_and_share_cells(side: str) -> None:
+def test_levels_may_lie_in_any_order_and_share_cells(operator_side: str) -> None:
     value, where, weights = make_inputs()
     leaves = [tensor.requires_grad_() for tensor in (value, where, weights)]
     # The second begins where the first does; with several threads both add to the same gradients.
@@ -203,7 +188,7 @@ def test_levels_that_share_cells_are_not_worked_on_at_once() -> None:
 
 
 @pytest.mark.parametrize("empty", ["images", "queries", "points", "levels", "channels", "cells", "heads"])
-def test_nothing_in_gives_nothing_or_zeros_out(side: str, empty: str) -> None:
+def test_nothing_in_gives_nothing_or_zeros_out(operator_side: str, empty: str) -> None:
     n, q, m, d, p = (
         0 if empty == name else 2 for name in ("images", "queries", "heads", "channels", "points")
     )
@@ -221,7 +206,7 @@ def test_nothing_in_gives_nothing_or_zeros_out(side: str, empty: str) -> None:
         assert grad.shape == leaf.shape and grad.eq(0).all()
 
 
-def test_level_tensors_may_be_int32(side: str) -> None:
+def test_level_tensors_may_be_int32(operator_side: str) -> None:
     value, where, weights = make_inputs()
     short = layers.ms_deform_attn(value, SHAPES.int(), STARTS.int(), where, weights)
     assert torch.equal(short, layers.ms_deform_attn(value, SHAPES, STARTS, where, weights))
@@ -243,7 +228,7 @@ def test_indices_are_safe_beyond_two_to_the_31() -> None:
 # --- errors
 
 
-def test_shapes_that_do_not_fit_are_refused_in_a_sentence(side: str) -> None:
+def test_shapes_that_do_not_fit_are_refused_in_a_sentence(operator_side: str) -> None:
     value, where, weights = make_inputs()
     good = (value, SHAPES, STARTS, where, weights)
     wrong: list[tuple[int, Tensor, str]] = [
@@ -316,7 +301,7 @@ def float_inputs(num_queries: int = 7) -> tuple[Tensor, ...]:
     return value, SHAPES, STARTS, where[:, :num_queries], weights[:, :num_queries]
 
 
-def test_exports_with_any_number_of_queries_and_other_levels(side: str) -> None:
+def test_exports_with_any_number_of_queries_and_other_levels(operator_side: str) -> None:
     rows = torch.export.Dim.DYNAMIC
     dynamic = ({1: rows}, None, None, {1: rows}, {1: rows})
     program = torch.export.export(Attention(), float_inputs(), dynamic_shapes=dynamic, strict=False).module()
@@ -329,7 +314,7 @@ def test_exports_with_any_number_of_queries_and_other_levels(side: str) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_a_trace_is_right_for_other_sizes_too(side: str) -> None:
+def test_a_trace_is_right_for_other_sizes_too(operator_side: str) -> None:
     traced = torch.jit.trace(Attention(), float_inputs())
     value, _, _, where, weights = float_inputs(num_queries=4)
     for levels in ((SHAPES, STARTS), make_levels((2, 4), (3, 3), (1, 3))):
@@ -339,7 +324,7 @@ def test_a_trace_is_right_for_other_sizes_too(side: str) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_compiles_without_a_graph_break_and_trains(side: str) -> None:
+def test_compiles_without_a_graph_break_and_trains(operator_side: str) -> None:
     torch._dynamo.reset()
     compiled = torch.compile(Attention(), fullgraph=True, backend="aot_eager")
     results = []
@@ -352,7 +337,7 @@ def test_compiles_without_a_graph_break_and_trains(side: str) -> None:
         torch.testing.assert_close(one, other)
 
 
-def test_half_precision_is_summed_in_float32(side: str) -> None:
+def test_half_precision_is_summed_in_float32(operator_side: str) -> None:
     value, where, weights = make_inputs(channels=8)
     for dtype in (torch.float16, torch.bfloat16):
         halves = [tensor.to(dtype) for tensor in (value, where, weights)]

@@ -1,4 +1,4 @@
-"""What every compiled operator must do: agree with plain PyTorch, differentiate, trace, and refuse nonsense.
+"""What every compiled operator must do: agree with plain PyTorch, differentiate, and refuse nonsense.
 
 With D2_DISABLE_OPS=1 the same functions run on plain PyTorch; tests of the compiled side are skipped then.
 That the plain side is right is shown operator by operator, in the files beside this one.

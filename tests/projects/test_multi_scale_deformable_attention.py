@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
-from unittest import mock
 
 import pytest
 import torch
@@ -19,7 +18,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from detectron2.layers import extension, ms_deform_attn
+from detectron2.layers import ms_deform_attn
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = ROOT / "projects" / "MultiScaleDeformableAttention"
@@ -32,17 +31,6 @@ def package(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     yield importlib.import_module("MultiScaleDeformableAttention")
     for name in [name for name in sys.modules if name.startswith("MultiScaleDeformableAttention")]:
         del sys.modules[name]
-
-
-@pytest.fixture(params=["compiled", "plain"])
-def side(request: pytest.FixtureRequest) -> Iterator[str]:
-    if request.param == "plain":
-        with mock.patch.dict(extension._KERNELS, clear=True):
-            yield "plain"
-    else:
-        if extension.missing_reason():
-            pytest.skip(extension.missing_reason())
-        yield "compiled"
 
 
 class ClientFunction(torch.autograd.Function):
@@ -94,7 +82,7 @@ class ClientAttention(nn.Module):
         return self.output(ms_deform_attn(value, sizes, starts, where, weights))
 
 
-def test_a_project_trains_as_with_the_operator_itself(package: ModuleType, side: str) -> None:
+def test_a_project_trains_as_with_the_operator_itself(package: ModuleType, operator_side: str) -> None:
     torch.manual_seed(0)
     layer, num_cells = ClientAttention(), sum(h * w for h, w in SIZES)
     queries, places, features = torch.randn(3, 9, 16), torch.rand(3, 9, 2), torch.randn(3, num_cells, 16)
@@ -109,7 +97,7 @@ def test_a_project_trains_as_with_the_operator_itself(package: ModuleType, side:
     assert all(grad.abs().sum() > 0 for grad in results[0])
 
 
-def test_gradients_match_finite_differences(package: ModuleType, side: str) -> None:
+def test_gradients_match_finite_differences(package: ModuleType, operator_side: str) -> None:
     generator = torch.Generator().manual_seed(0)
     value, where, weights = (
         torch.rand(*shape, generator=generator, dtype=torch.float64).requires_grad_()

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -21,16 +20,6 @@ from detectron2.layers.extension import missing_reason
 from detectron2.modeling import build_model
 
 LoadScript = Callable[[str], ModuleType]
-
-
-@pytest.fixture(autouse=True)
-def logging_as_before() -> Iterator[None]:
-    """Scripts set up a logger that does not hand its records on."""
-    logger = logging.getLogger("detectron2")
-    state = logger.handlers[:], logger.propagate, logger.level
-    yield
-    logger.handlers[:], logger.propagate = state[0], state[1]
-    logger.setLevel(state[2])
 
 
 @pytest.fixture

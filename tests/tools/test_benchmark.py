@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -62,16 +61,6 @@ EXPECTED = {
     "data": "Slowest of 1 processes",
     "data_advanced": "Passing between processes",
 }
-
-
-@pytest.fixture(autouse=True)
-def logging_as_before() -> Iterator[None]:
-    """Scripts set up a logger that does not hand its records on."""
-    logger = logging.getLogger("detectron2")
-    state = logger.handlers[:], logger.propagate, logger.level
-    yield
-    logger.handlers[:], logger.propagate = state[0], state[1]
-    logger.setLevel(state[2])
 
 
 @pytest.fixture(scope="module")

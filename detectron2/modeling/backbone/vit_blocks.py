@@ -165,14 +165,8 @@ class Block(nn.Module):
         super().__init__()
         self.window_size = window_size
         self.norm1 = norm_layer(dim)
-        self.attn = Attention(
-            dim,
-            num_heads=num_heads,
-            qkv_bias=qkv_bias,
-            use_rel_pos=use_rel_pos,
-            rel_pos_zero_init=rel_pos_zero_init,
-            input_size=(window_size, window_size) if window_size else input_size,
-        )
+        attended_size = (window_size, window_size) if window_size else input_size
+        self.attn = Attention(dim, num_heads, qkv_bias, use_rel_pos, rel_pos_zero_init, attended_size)
         self.drop_path = DropPath(drop_path)
         self.norm2 = norm_layer(dim)
         self.mlp = Mlp(dim, int(dim * mlp_ratio), act_layer=act_layer)
@@ -184,9 +178,10 @@ class Block(nn.Module):
         """(N, H, W, C) -> the same shape."""
         x = x + self.drop_path(self._attend(self.norm1(x)))
         x = x + self.drop_path(self.mlp(self.norm2(x)))
-        if self.use_residual_block:
-            x = self.residual(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-        return x
+        if not self.use_residual_block:
+            return x
+        mixed: Tensor = self.residual(x.movedim(3, 1)).movedim(1, 3)
+        return mixed
 
     def _attend(self, x: Tensor) -> Tensor:
         if not self.window_size:
