@@ -219,7 +219,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if pictures:
         demo = VisualizationDemo(cfg, parallel=args.parallel, metadata=metadata, color_by=args.color_by)
         with logging_redirect_tqdm([logging.getLogger("detectron2")]):
-            skipped += run_on_pictures(demo, outputs, cfg.INPUT.VALUE_RANGE)
+            broken = run_on_pictures(demo, outputs, cfg.INPUT.VALUE_RANGE)
+        skipped += broken
+        if args.output and len(broken) < len(outputs):
+            logger.info("The drawings are in %s", args.output)
     num_asked = len(pictures) + len(skipped) - sum(path in outputs for path in skipped)
     if skipped:
         logger.error("%d of %d inputs were skipped: %s", len(skipped), num_asked, ", ".join(skipped))
