@@ -30,7 +30,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from detectron2.config import CfgNode, get_cfg
 from detectron2.data.catalog import Metadata
 from detectron2.data.detection_utils import read_image
-from detectron2.engine.defaults import load_metadata, load_run
+from detectron2.engine.defaults import load_run
 from detectron2.utils.logger import setup_logger
 from detectron2.utils.user_errors import UserFileNotFoundError, UserValueError, exit_on_user_error
 
@@ -93,7 +93,7 @@ def setup_cfg(args: argparse.Namespace) -> tuple[CfgNode, Metadata | None]:
     """The config for prediction: thresholds as asked for, and the CPU where CUDA is not there.
 
     Returns:
-        The config, and the class names where they come from the checkpoint.
+        The config, and the class names where both come from the checkpoint.
     """
     cfg, metadata = _read_cfg(args)
     cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = args.confidence_threshold
@@ -113,10 +113,7 @@ def _read_cfg(args: argparse.Namespace) -> tuple[CfgNode, Metadata | None]:
     if args.config_file:
         cfg.merge_from_file(args.config_file)
         cfg.merge_from_list(args.opts)
-        metadata = load_metadata(cfg.MODEL.WEIGHTS) if cfg.MODEL.WEIGHTS else None
-        if metadata is not None:
-            logger.info("Class names are those that %s carries", cfg.MODEL.WEIGHTS)
-        return cfg, metadata
+        return cfg, None
     weights = dict(zip(args.opts[::2], args.opts[1::2])).get("MODEL.WEIGHTS")
     if not weights:
         raise UserValueError(
@@ -222,7 +219,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if pictures:
         demo = VisualizationDemo(cfg, parallel=args.parallel, metadata=metadata, color_by=args.color_by)
         with logging_redirect_tqdm([logging.getLogger("detectron2")]):
-            skipped += run_on_pictures(demo, outputs, cfg.INPUT.VALUE_RANGE)
+            broken = run_on_pictures(demo, outputs, cfg.INPUT.VALUE_RANGE)
+        skipped += broken
+        if args.output and len(broken) < len(outputs):
+            logger.info("The drawings are in %s", args.output)
     num_asked = len(pictures) + len(skipped) - sum(path in outputs for path in skipped)
     if skipped:
         logger.error("%d of %d inputs were skipped: %s", len(skipped), num_asked, ", ".join(skipped))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import queue
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -15,10 +16,12 @@ import torch.multiprocessing as mp
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.data.catalog import Metadata
-from detectron2.engine.defaults import DefaultPredictor
+from detectron2.engine.defaults import DefaultPredictor, load_metadata
 from detectron2.utils.video_visualizer import VideoVisualizer
 from detectron2.utils.visualizer import ColorMode, VisImage, Visualizer
 from detectron2.visualization.class_colors import ColorBy
+
+logger = logging.getLogger("detectron2.demo")
 
 _PANOPTIC_OPACITY = 0.6
 _SEM_SEG_OPACITY = 0.55
@@ -37,22 +40,29 @@ class VisualizationDemo:
     ) -> None:
         """
         Args:
-            cfg: the config of the model; `DATASETS.TEST` decides on the names and colours of the classes.
+            cfg: the config of the model.
             instance_mode: how instances are coloured.
             parallel: predict on videos in other processes, one per GPU, while this one reads and draws.
-            metadata: the names and colours of the classes; None means those of `DATASETS.TEST`.
+            metadata: the names and colours of the classes; None means those that the checkpoint carries, by
+                which its predictions are numbered, and where it carries none, those of `DATASETS.TEST`.
             color_by: what a colour stands for: "class", "instance" or "track"; None leaves it to the mode.
         """
-        if metadata is None:
-            has_set = bool(cfg.DATASETS.TEST)
-            metadata = MetadataCatalog.get(cfg.DATASETS.TEST[0]) if has_set else Metadata(name="demo")
-        self.metadata = metadata
+        if metadata is None and cfg.MODEL.WEIGHTS:
+            metadata = load_metadata(cfg.MODEL.WEIGHTS)
+            if metadata is not None:
+                logger.info("Class names are those that %s carries", cfg.MODEL.WEIGHTS)
         self.instance_mode = instance_mode
         self.color_by = color_by
         self.parallel = parallel
         self.predictor: Any = (
-            AsyncPredictor(cfg, torch.cuda.device_count()) if parallel else DefaultPredictor(cfg)
+            AsyncPredictor(cfg, torch.cuda.device_count(), metadata)
+            if parallel
+            else DefaultPredictor(cfg, metadata=metadata)
         )
+        if metadata is None:
+            has_set = bool(cfg.DATASETS.TEST)
+            metadata = MetadataCatalog.get(cfg.DATASETS.TEST[0]) if has_set else Metadata(name="demo")
+        self.metadata = metadata
 
     def run_on_image(self, image: np.ndarray) -> tuple[dict[str, Any], VisImage]:
         """Predict on one picture.
@@ -127,7 +137,13 @@ class AsyncPredictor:
     `put()` hands a picture over, `get()` waits for the next result; results come in the pictures' order.
     """
 
-    def __init__(self, cfg: CfgNode, num_gpus: int = 1) -> None:
+    def __init__(self, cfg: CfgNode, num_gpus: int = 1, metadata: Metadata | None = None) -> None:
+        """
+        Args:
+            cfg: the config of the model.
+            num_gpus: 0 means one process on the CPU.
+            metadata: as `DefaultPredictor` takes it.
+        """
         context = mp.get_context("spawn")  # a process that has touched CUDA cannot be forked
         num_workers = max(num_gpus, 1)
         self._tasks: Any = context.Queue(maxsize=3 * num_workers)
@@ -138,7 +154,7 @@ class AsyncPredictor:
             worker_cfg.defrost()
             worker_cfg.MODEL.DEVICE = f"cuda:{gpu}" if num_gpus > 0 else "cpu"
             worker = context.Process(
-                target=_predict_forever, args=(worker_cfg, self._tasks, self._results), daemon=True
+                target=_predict_forever, args=(worker_cfg, metadata, self._tasks, self._results), daemon=True
             )
             worker.start()
             self._workers.append(worker)
@@ -195,8 +211,8 @@ class AsyncPredictor:
         return 5 * len(self._workers)
 
 
-def _predict_forever(cfg: CfgNode, tasks: Any, results: Any) -> None:
-    predictor = DefaultPredictor(cfg)
+def _predict_forever(cfg: CfgNode, metadata: Metadata | None, tasks: Any, results: Any) -> None:
+    predictor = DefaultPredictor(cfg, metadata=metadata)
     while True:
         index, image = tasks.get()
         try:

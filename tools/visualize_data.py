@@ -130,14 +130,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     setup_logger()
     cfg = load_config(args)
+    total = args.num_images
     if args.source == "annotation":
-        drawings, total = draw_annotations(cfg, args.scale, args.color_by), None
+        drawings = draw_annotations(cfg, args.scale, args.color_by)
     else:
-        drawings, total = (
-            draw_loaded(cfg, args.scale, args.color_by),
-            sum(len(DatasetCatalog.get(n)) for n in cfg.DATASETS.TRAIN),
-        )
-    total = args.num_images if args.num_images is not None else total
+        drawings = draw_loaded(cfg, args.scale, args.color_by)
+        if total is None:
+            total = sum(len(DatasetCatalog.get(name)) for name in cfg.DATASETS.TRAIN)
     names = FreshNames()
     with logging_redirect_tqdm([logging.getLogger("detectron2")]):
         for name, drawing in tqdm.tqdm(itertools.islice(drawings, total), total=total, unit="picture"):

@@ -122,10 +122,11 @@ def main(argv: Sequence[str] | None = None) -> None:
                 entries_of[record["image_id"]], picture.shape[:2], class_of, args.conf_threshold
             )
             predicted, truth = (Visualizer(picture, metadata, color_by=args.color_by) for _ in range(2))
+            instances = {"annotations": record.get("annotations", [])}  # a result file knows no stuff
             sheet = side_by_side(
                 [
                     ("prediction", predicted.draw_instance_predictions(found).get_image()),
-                    ("ground truth", truth.draw_dataset_dict(record).get_image()),
+                    ("ground truth", truth.draw_dataset_dict(instances).get_image()),
                 ]
             )
             name = names.take(os.path.splitext(os.path.basename(record["file_name"]))[0] + ".png")

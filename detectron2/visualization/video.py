@@ -20,12 +20,13 @@ from detectron2.visualization.class_colors import ClassColors, ColorBy, Shades, 
 from detectron2.visualization.colors import ColorLike, palette_color
 from detectron2.visualization.inputs import to_box_array, to_generic_masks
 from detectron2.visualization.labels import make_labels
+from detectron2.visualization.masks import GenericMask
 from detectron2.visualization.panoptic import PanopticPrediction, Segment
 from detectron2.visualization.tracks import DetectedInstance, match_tracks
 from detectron2.visualization.visualizer import ColorMode, Visualizer
 
 _USUAL_MAX_NUM_INSTANCES = 74
-_DRAWN_FIELDS = ("pred_boxes", "pred_classes", "scores", "pred_masks", "pred_keypoints")
+_DRAWN_FIELDS = ("pred_boxes", "pred_classes", "scores", "pred_keypoints")
 
 
 class VideoVisualizer:
@@ -72,18 +73,19 @@ class VideoVisualizer:
         """
         visualizer = self._on(frame)
         predictions = predictions.to("cpu")
-        colors = self._colors_of(predictions, visualizer)
+        masks = None
+        if predictions.has("pred_masks"):
+            masks = to_generic_masks(predictions.pred_masks, visualizer.img.shape[:2])
+        colors = self._colors_of(predictions, masks, visualizer)
         if predictions.has("ID_period"):
             threshold = self.metadata.get("period_threshold", 0)
             visible = [i for i, period in enumerate(predictions.ID_period) if float(period) > threshold]
             colors = [colors[i] for i in visible]
+            masks = [masks[i] for i in visible] if masks is not None else None
             drawn = {name: predictions.get(name) for name in _DRAWN_FIELDS if predictions.has(name)}
             predictions = Instances(predictions.image_size, **drawn)[visible]
         classes = predictions.pred_classes.tolist() if predictions.has("pred_classes") else None
         scores = predictions.scores.tolist() if predictions.has("scores") else None
-        masks = None
-        if predictions.has("pred_masks"):
-            masks = to_generic_masks(predictions.pred_masks, visualizer.img.shape[:2])
         has_boxes = masks is None and predictions.has("pred_boxes")  # masks alone keep a moving picture calm
         if self._instance_mode == ColorMode.IMAGE_BW:
             visualizer.grey_out_all_but(masks)
@@ -125,7 +127,9 @@ class VideoVisualizer:
     def _on(self, frame: np.ndarray) -> Visualizer:
         return Visualizer(frame, self.metadata, instance_mode=self._instance_mode, color_by=self._color_by)
 
-    def _colors_of(self, predictions: Instances, visualizer: Visualizer) -> list[ColorLike]:
+    def _colors_of(
+        self, predictions: Instances, masks: Sequence[GenericMask] | None, visualizer: Visualizer
+    ) -> list[ColorLike]:
         """The colour of each detection, by whatever decides it."""
         if predictions.has("COLOR"):
             return list(predictions.COLOR)
@@ -135,14 +139,13 @@ class VideoVisualizer:
             return [*visualizer.instance_colors(classes)]
         if predictions.has("ID"):
             return self._assign_colors_by_id(predictions)
-        masks: list[Any] = [None] * number
+        codes: list[Any] = [None] * number
         boxes: list[Any] = [None] * number
-        if predictions.has("pred_masks"):
-            shapes = to_generic_masks(predictions.pred_masks, visualizer.img.shape[:2])
-            masks = [rle.encode_one(shape.mask) for shape in shapes]
+        if masks is not None:
+            codes = [rle.encode_one(mask.mask) for mask in masks]
         elif predictions.has("pred_boxes"):
             boxes = list(to_box_array(predictions.pred_boxes))
-        found = [DetectedInstance(*seen, color=None) for seen in zip(classes, boxes, masks)]
+        found = [DetectedInstance(*seen, color=None) for seen in zip(classes, boxes, codes)]
         return self._assign_colors(found)
 
     def _assign_colors(self, instances: Sequence[DetectedInstance]) -> list[ColorLike]:

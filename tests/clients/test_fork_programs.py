@@ -1,7 +1,8 @@
 """Training scripts as projects have them, of early 2020 and of version 0.6, run as programs.
 
-They are of our own wording, and use the names, the call forms and the order of arguments that such scripts
-use. Their config is spelled as the public Res2Net fork spells it. They run as they are, from another folder.
+They are of our own wording, share `fork/common.py`, and use the names, the call forms and the order of
+arguments that such scripts use. Their config is spelled as the public Res2Net fork spells it. They run as
+they are, from another folder.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
 from detectron2.data.datasets.shapes import write_shapes
+from detectron2.engine import default_argument_parser
 
 PROGRAMS = ("trainer_2020", "loop_2020", "trainer_06", "loop_06")
 FORK = Path(__file__).parent / "fork"
@@ -136,6 +138,7 @@ def test_augmented_evaluation_that_is_registered_later(
         "fork_things", {}, str(shapes / "annotations" / "instances_train.json"), str(shapes / "train")
     )
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(FORK))
     settings = {
         "MODEL.META_ARCHITECTURE": "GeneralizedRCNN",
         "MODEL.DEVICE": "cpu",
@@ -151,8 +154,9 @@ def test_augmented_evaluation_that_is_registered_later(
     config = str(FORK / "panoptic_fpn_R2_narrow.yaml")
     try:
         program = runpy.run_path(str(FORK / "trainer_2020.py"))
-        program["main"](program["default_argument_parser"]().parse_args(["--config-file", config, *pairs]))
+        program["main"](default_argument_parser().parse_args(["--config-file", config, *pairs]))
     finally:
+        sys.modules.pop("common", None)
         DatasetCatalog.remove("fork_things")
         MetadataCatalog.remove("fork_things")
     for folder in ("inference", "inference_TTA"):

@@ -192,17 +192,28 @@ def test_a_checkpoint_that_carries_its_config_needs_no_config_file(demo: ModuleT
         demo.setup_cfg(parse(["--input", "x"]))
 
 
+@pytest.mark.parametrize("parallel", [False, True])
 def test_names_of_the_checkpoint_are_used_beside_a_config_file(
-    demo: ModuleType, config_file: str, tmp_path: Path
+    demo: ModuleType,
+    config_file: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    parallel: bool,
 ) -> None:
     notes = {"metadata": {"name": "mine", "thing_classes": ["knot"], "thing_colors": [[1, 2, 3]]}}
     torch.save({"model": {}, "detectron2": notes}, tmp_path / "a.pth")
     torch.save({"model": {}}, tmp_path / "bare.pth")
     parse = demo.get_parser().parse_args
+    predictor = sys.modules["predictor"]
+    told: list[Any] = []
+    monkeypatch.setattr(predictor, "DefaultPredictor", lambda cfg, *, metadata: told.append(metadata))
+    monkeypatch.setattr(predictor, "AsyncPredictor", lambda cfg, number, metadata: told.append(metadata))
 
     def names(weights: str) -> Any:
         options = ["--config-file", config_file, "--input", "x", "--opts", "MODEL.WEIGHTS", weights]
-        return demo.setup_cfg(parse(options))[1]
+        cfg, metadata = demo.setup_cfg(parse(options))
+        visualization = predictor.VisualizationDemo(cfg, parallel=parallel, metadata=metadata)
+        return visualization.metadata if told.pop() is not None else None
 
     metadata = names(str(tmp_path / "a.pth"))
     assert metadata.thing_classes == ["knot"] and metadata.thing_colors == [[1, 2, 3]]

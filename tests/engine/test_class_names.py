@@ -15,7 +15,7 @@ from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.checkpoint.class_names import expect_classes
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
-from detectron2.engine.defaults import DefaultPredictor, describe_run
+from detectron2.engine.defaults import DefaultPredictor, describe_run, load_metadata
 from detectron2.engine.defaults.evaluation_checks import check_test_sets
 from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators, inference_on_dataset
 from detectron2.modeling import build_model
@@ -218,3 +218,7 @@ def test_a_predictor_says_that_the_data_set_names_classes_otherwise(
         cfg.MODEL.WEIGHTS = path
         DefaultPredictor(cfg)
         assert any("another order, class 0 is 'cat'" in message for message in caplog.messages) is warns
+    caplog.clear()
+    names = load_metadata(path)
+    assert DefaultPredictor(cfg, metadata=names).metadata is names  # whoever draws these needs no warning
+    assert not any("another order" in message for message in caplog.messages)

@@ -140,3 +140,16 @@ def test_prediction_and_truth_of_a_class_have_its_colour(
     for side in (sheet[:, : half - 4], sheet[:, half + 4 :]):
         is_class_color = (side[..., 0] > 150) & (side[..., 1] < 60) & (side[..., 2] > 120)
         assert is_class_color.sum() > 40
+
+
+def test_the_truth_beside_results_has_instances_alone(repo_root: Path, dataset: str, tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((60, 80), dtype=np.uint8)).save(tmp_path / "stuff.png")
+    for record in DatasetCatalog.get(dataset):
+        record["sem_seg_file_name"] = str(tmp_path / "stuff.png")
+    MetadataCatalog.get(dataset).set(stuff_classes=["sky"], stuff_colors=[[0, 0, 250]])
+    (tmp_path / "results.json").write_text("[]")
+    arguments = ["--input", str(tmp_path / "results.json"), "--output", str(tmp_path), "--dataset", dataset]
+    _load_tool(repo_root, "visualize_json_results").main(arguments)
+    sheet = np.asarray(Image.open(tmp_path / "picture0.png")).astype(int)
+    truth = sheet[:, sheet.shape[1] // 2 + 4 :]
+    assert (abs(truth - 90).max(axis=2) < 10).mean() > 0.5  # the picture is seen where no instance is

@@ -13,7 +13,7 @@ from torch import Tensor
 from detectron2.checkpoint.class_names import describe_difference, learned_classes
 from detectron2.checkpoint.detection_checkpoint import DetectionCheckpointer
 from detectron2.config.config.node import CfgNode
-from detectron2.data.catalog import MetadataCatalog
+from detectron2.data.catalog import Metadata, MetadataCatalog
 from detectron2.data.transforms.augmentation import AugInput
 from detectron2.data.transforms.augmentation_impl.resizing import ResizeShortestEdge
 from detectron2.engine.defaults.run_notes import load_run
@@ -34,8 +34,8 @@ class DefaultPredictor:
     an evaluator.
 
     Attributes:
-        metadata: metadata of the first data set in `DATASETS.TEST`, where there is one; with
-            `from_checkpoint`, what the checkpoint says about its classes.
+        metadata: what was given, else the metadata of the first data set in `DATASETS.TEST`, where there is
+            one; with `from_checkpoint`, what the checkpoint says about its classes.
         model: the model, in evaluation mode.
 
     Example:
@@ -43,10 +43,12 @@ class DefaultPredictor:
         outputs = predictor(cv2.imread("input.jpg"))
     """
 
-    def __init__(self, cfg: CfgNode) -> None:
+    def __init__(self, cfg: CfgNode, *, metadata: Metadata | None = None) -> None:
         """
         Args:
             cfg: the config; a copy is kept.
+            metadata: the names of the classes; None means those of the first data set in `DATASETS.TEST`,
+                with a warning where the checkpoint carries others.
 
         Raises:
             ValueError: `INPUT.FORMAT` is not one of colour images.
@@ -62,10 +64,13 @@ class DefaultPredictor:
         self.cfg = cfg.clone()
         self.model = build_model(self.cfg)
         self.model.eval()
-        if cfg.DATASETS.TEST:
+        if metadata is not None:
+            self.metadata = metadata
+        elif cfg.DATASETS.TEST:
             self.metadata = MetadataCatalog.get(cfg.DATASETS.TEST[0])
         DetectionCheckpointer(self.model).load(cfg.MODEL.WEIGHTS)
-        self._warn_of_other_classes()
+        if metadata is None:
+            self._warn_of_other_classes()
         self.aug = ResizeShortestEdge(
             [cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MIN_SIZE_TEST], cfg.INPUT.MAX_SIZE_TEST
         )
