@@ -6,6 +6,10 @@ Forward functions set `output`; backward ones add to the gradients that they are
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -59,10 +63,8 @@ def deform_conv_backward_input(
 ) -> int:
     """Add the gradients of input and offset; 1 is returned."""
     geometry = ((dH, dW), (padH, padW), (dilationH, dilationW))
-    leaves = x, shift = _leaf(input), _leaf(offset)
-    with torch.enable_grad():
-        output = deform_conv(x, shift, weight.detach(), *geometry, group, deformable_group)
-    _add(torch.autograd.grad(output, leaves, gradOutput), gradInput, gradOffset)
+    options = (weight.detach(), *geometry, group, deformable_group)
+    _add(_differentiate(deform_conv, (input, offset), options, gradOutput), gradInput, gradOffset)
     return 1
 
 
@@ -88,11 +90,11 @@ def deform_conv_backward_filter(
 ) -> int:
     """Add `scale` times the gradient of the weight; 1 is returned."""
     geometry = ((dH, dW), (padH, padW), (dilationH, dilationW))
-    weight = _leaf(gradWeight)  # its values do not matter: the convolution is linear in the weight
-    with torch.enable_grad():
-        output = deform_conv(input.detach(), offset.detach(), weight, *geometry, group, deformable_group)
-    (grad,) = torch.autograd.grad(output, [weight], gradOutput)
-    _add([scale * grad], gradWeight)
+    options = (*geometry, group, deformable_group)
+    # Values of the weight do not matter: the convolution is linear in it.
+    of_weight = partial(deform_conv, input.detach(), offset.detach())
+    (grad,) = _differentiate(of_weight, (gradWeight,), options, gradOutput)
+    _add((scale * grad,), gradWeight)
     return 1
 
 
@@ -154,17 +156,21 @@ def modulated_deform_conv_backward(
 ) -> None:
     """Add the gradients of everything that takes part."""
     geometry = ((stride_h, stride_w), (pad_h, pad_w), (dilation_h, dilation_w))
-    leaves = x, shift, scale, kernel = _leaf(input), _leaf(offset), _leaf(mask), _leaf(weight)
-    with torch.enable_grad():
-        output = modulated_deform_conv(x, shift, scale, kernel, None, *geometry, group, deformable_group)
-    grads = torch.autograd.grad(output, leaves, grad_output)
+    operands, options = (input, offset, mask, weight), (None, *geometry, group, deformable_group)
+    grads = _differentiate(modulated_deform_conv, operands, options, grad_output)
     _add(grads, grad_input, grad_offset, grad_mask, grad_weight)
     if with_bias:
-        _add([grad_output.sum(dim=(0, 2, 3))], grad_bias)
+        _add((grad_output.sum(dim=(0, 2, 3)),), grad_bias)
 
 
-def _leaf(tensor: Tensor) -> Tensor:
-    return tensor.detach().requires_grad_()
+def _differentiate(
+    convolve: Callable[..., Tensor], operands: Sequence[Tensor], options: Sequence[Any], grad_output: Tensor
+) -> tuple[Tensor, ...]:
+    """The gradient of each operand of `convolve(*operands, *options)`."""
+    leaves = [operand.detach().requires_grad_() for operand in operands]
+    with torch.enable_grad():
+        output = convolve(*leaves, *options)
+    return torch.autograd.grad(output, leaves, grad_output)
 
 
 def _write(output: Tensor, values: Tensor) -> None:
@@ -172,6 +178,6 @@ def _write(output: Tensor, values: Tensor) -> None:
         output.resize_(values.shape).copy_(values)
 
 
-def _add(grads: tuple[Tensor, ...] | list[Tensor], *totals: Tensor) -> None:
+def _add(grads: Sequence[Tensor], *totals: Tensor) -> None:
     for grad, total in zip(grads, totals, strict=True):
         total.data.add_(grad)

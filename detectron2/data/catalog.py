@@ -13,7 +13,7 @@ from collections import UserDict
 from collections.abc import Callable
 from typing import Any
 
-from detectron2.utils.user_errors import UserKeyError, UserTypeError, UserValueError, near
+from detectron2.utils.user_errors import UserAttributeError, UserKeyError, UserTypeError, UserValueError, near
 
 logger = logging.getLogger(__name__)
 
@@ -188,7 +188,7 @@ class Metadata(types.SimpleNamespace):
         not there."""
         try:
             return getattr(self, key) if key in self.__dict__ else default
-        except (FileNotFoundError, AttributeError) as e:
+        except (FileNotFoundError, UserAttributeError) as e:
             logger.warning("Metadata %r of data set %r is not known: %s", key, self.name, e)
             return default
 

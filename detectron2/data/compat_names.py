@@ -21,6 +21,7 @@ from detectron2.structures.masks import BitMasks, PolygonMasks
 from detectron2.structures.polygons import polygons_to_bitmask
 from detectron2.structures.rotated_boxes import RotatedBoxes
 from detectron2.utils.comm import get_world_size
+from detectron2.utils.compat_names import log_api_usage
 from detectron2.utils.env import seed_all_rng
 from detectron2.utils.logger import log_first_n
 from detectron2.utils.offer import offer
@@ -70,10 +71,6 @@ def _roundrobin(*iterables: Iterable[Any]) -> Iterator[Any]:
                 remaining.append(iterator)
                 yield element
         iterators = remaining
-
-
-def _log_api_usage(identifier: str) -> None:
-    """Do nothing: it told torch's telemetry what is used."""
 
 
 def _get_train_datasets_repeat_factors(cfg: Any) -> dict[str, float]:
@@ -129,7 +126,6 @@ offer(
     TrainingSampler,
     _build_weighted_sampler,
     _get_train_datasets_repeat_factors,
-    _log_api_usage,
     check_metadata_consistency,
     configurable,
     get_world_size,
@@ -137,6 +133,7 @@ offer(
     seed_all_rng,
     DatasetCatalog=DatasetCatalog,
     MetadataCatalog=MetadataCatalog,
+    _log_api_usage=log_api_usage,
 )
 offer("detectron2.data.catalog", log_first_n)
 offer("detectron2.data.common", _roundrobin)

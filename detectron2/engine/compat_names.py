@@ -19,6 +19,7 @@ from detectron2.modeling.meta_arch.build import build_model
 from detectron2.solver.build import build_lr_scheduler, build_optimizer
 from detectron2.solver.lr_scheduler import LRMultiplier
 from detectron2.utils import comm
+from detectron2.utils.compat_names import log_api_usage
 from detectron2.utils.env import seed_all_rng
 from detectron2.utils.events.storage import EventStorage, get_event_storage
 from detectron2.utils.events.writers import CommonMetricPrinter, EventWriter, JSONWriter, TensorboardXWriter
@@ -59,10 +60,6 @@ def _set_float32_precision(precision: str = "high") -> None:
         torch.set_float32_matmul_precision(precision)
 
 
-def _log_api_usage(identifier: str) -> None:
-    """Do nothing: it told torch's telemetry what is used."""
-
-
 offer(
     "detectron2.engine.defaults",
     CfgNode,
@@ -92,4 +89,4 @@ offer(
     lazily={"LazyConfig": "detectron2.config.lazy:LazyConfig"},
 )
 offer("detectron2.engine.hooks", EventStorage, EventWriter, LRMultiplier, comm, flatten_results_dict)
-offer("detectron2.engine.train_loop", EventStorage, _log_api_usage, comm, get_event_storage)
+offer("detectron2.engine.train_loop", EventStorage, comm, get_event_storage, _log_api_usage=log_api_usage)

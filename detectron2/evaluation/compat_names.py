@@ -104,7 +104,7 @@ def _evaluate_predictions_on_lvis(
     max_dets_per_image: int | None = None,
     class_names: Sequence[str] | None = None,
 ) -> dict[str, float]:
-    """Average precisions of LVIS in percent; nan where there are no predictions.
+    """Average precisions of LVIS in percent; nan without predictions, -100 without ground truth.
 
     Args:
         lvis_gt: the ground truth, an object whose `dataset` is in LVIS's layout.

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from detectron2.evaluation.coco_evaluation.engine import complete_annotations
+from detectron2.evaluation.coco_evaluation.engine import check_run_lengths, complete_annotations
 from detectron2.evaluation.coco_evaluation.evaluator import COCOEvaluator
 from detectron2.evaluation.tables import format_metrics_table
 from detectron2.utils.user_errors import UserValueError
@@ -93,6 +93,8 @@ def score_lvis(
     left_out = "bbox" if task == "segm" else None  # its area must not stand in for that of the mask
     detections = [{key: value for key, value in e.items() if key != left_out} for e in entries]
     complete = complete_annotations(ground_truth)
+    if task == "segm":
+        check_run_lengths(complete["annotations"], detections)
     truth = hotcoco.LVIS(
         {
             "images": [{k: i[k] for k in _IMAGE_KEYS if k in i} for i in complete["images"]],

@@ -35,6 +35,7 @@ from detectron2.structures.boxes import Boxes, pairwise_iou
 from detectron2.structures.image_list import ImageList
 from detectron2.structures.instances import Instances
 from detectron2.structures.rotated_boxes import RotatedBoxes
+from detectron2.utils.compat_names import log_api_usage
 from detectron2.utils.events.storage import get_event_storage
 from detectron2.utils.logger import log_first_n
 from detectron2.utils.memory import retry_if_cuda_oom
@@ -91,10 +92,6 @@ def _create_zeros(
     return like_tensor.new_zeros(count, channels, height, width)
 
 
-def _log_api_usage(identifier: str) -> None:
-    """Do nothing: it told torch's telemetry what is used."""
-
-
 offer("detectron2.modeling", MMDetBackbone, MMDetDetector)
 offer("detectron2.modeling.anchor_generator", _create_grid_offsets, move_device_like)
 offer("detectron2.modeling.backbone.fpn", get_norm)
@@ -120,7 +117,7 @@ offer(
 )
 offer("detectron2.modeling.box_regression", cat)
 offer("detectron2.modeling.matcher", nonzero_tuple)
-offer("detectron2.modeling.meta_arch.build", _log_api_usage)
+offer("detectron2.modeling.meta_arch.build", _log_api_usage=log_api_usage)
 offer("detectron2.modeling.meta_arch.dense_detector", convert_image_to_rgb, move_device_like)
 offer(
     "detectron2.modeling.meta_arch.fcos",

@@ -175,6 +175,18 @@ def decode(code: Mapping[str, Any]) -> np.ndarray:
     return mask
 
 
+def find_problem(code: Mapping[str, Any]) -> str | None:
+    """Say why a code cannot be read: its runs are more pixels than its size has, or it is none; else None.
+
+    Where runs end early, the pixels that are left are outside.
+    """
+    try:
+        _library().area(code)
+    except (TypeError, ValueError) as error:
+        return str(error)
+    return None
+
+
 def areas(codes: Sequence[Mapping[str, Any]]) -> np.ndarray:
     """(N,) int64 numbers of pixels inside of N objects."""
     counted = [_library().area(compress(code)) for code in codes]

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
+
+from detectron2.structures.boxes import pairwise_iou
 from detectron2.structures.instances import Instances
 
 from .base_tracker import TRACKER_HEADS_REGISTRY
 from .identity_tracker import IOUIdentityTracker
+from .utils import create_prediction_pairs
 
 
 @TRACKER_HEADS_REGISTRY.register()
@@ -13,14 +19,27 @@ class BBoxIOUTracker(IOUIdentityTracker):
     """Match the pair of boxes with the largest IoU, then the next among those left, and so on."""
 
     def _match(self, instances: Instances, prev_instances: Instances) -> dict[int, int]:
-        pairs = self._possible_matches(instances, prev_instances)
+        iou = pairwise_iou(instances.pred_boxes, prev_instances.pred_boxes).cpu().numpy()
+        pairs = self._create_prediction_pairs(instances, iou)
         matches: dict[int, int] = {}
         taken = set()
         for pair in sorted(pairs, key=lambda pair: -pair["IoU"]):
-            if pair["idx"] not in matches and pair["prev_idx"] not in taken:
+            is_free = pair["idx"] not in matches and pair["prev_idx"] not in taken
+            if is_free and pair["IoU"] >= self._track_iou_threshold:
                 matches[pair["idx"]] = pair["prev_idx"]
                 taken.add(pair["prev_idx"])
         return matches
+
+    def _create_prediction_pairs(self, instances: Instances, iou_all: np.ndarray) -> list[dict[str, Any]]:
+        """List pairs with the previous boxes, in the form of `create_prediction_pairs`.
+
+        Args:
+            instances: N detections of this frame.
+            iou_all: (N, M) IoU with those of the frame before. Pairs below the threshold are never matched.
+        """
+        return create_prediction_pairs(
+            instances, self._require_previous(), iou_all, self._track_iou_threshold
+        )
 
     def _follow(self, instances: Instances, prev_instances: Instances) -> Instances:
         self._reset_fields()

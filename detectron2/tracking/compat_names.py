@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from detectron2.config.config.construction import configurable
 from detectron2.config.config.node import CfgNode
-from detectron2.structures.boxes import Boxes, pairwise_iou
+from detectron2.structures.boxes import Boxes
 from detectron2.utils.offer import offer
 
 from .base_tracker import BaseTracker
-from .utils import create_prediction_pairs
 
 offer("detectron2.tracking.base_tracker", CfgNode_=CfgNode)
 offer(
@@ -16,7 +15,6 @@ offer(
     BaseTracker,
     Boxes,
     configurable,
-    pairwise_iou,
     CfgNode_=CfgNode,
 )
 offer(
@@ -30,7 +28,5 @@ offer("detectron2.tracking.iou_weighted_hungarian_bbox_iou_tracker", configurabl
 offer(
     "detectron2.tracking.vanilla_hungarian_bbox_iou_tracker",
     configurable,
-    create_prediction_pairs,
-    pairwise_iou,
     CfgNode_=CfgNode,
 )

@@ -10,12 +10,10 @@ import numpy as np
 
 from detectron2.config.config.construction import configurable
 from detectron2.config.config.node import CfgNode
-from detectron2.structures.boxes import pairwise_iou
 from detectron2.structures.instances import Instances
 from detectron2.utils.user_errors import UserNotImplementedError, UserValueError
 
 from .base_tracker import BaseTracker, tracker_options
-from .utils import create_prediction_pairs
 
 
 class IdentityTracker(BaseTracker):
@@ -173,8 +171,3 @@ class IOUIdentityTracker(IdentityTracker):
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         threshold = tracker_options(cfg, required=(), track_iou_threshold=0.5)
         return {**super().from_config(cfg), **threshold}
-
-    def _possible_matches(self, instances: Instances, prev_instances: Instances) -> list[dict[str, Any]]:
-        """Pairs of boxes that overlap enough, in the form of `create_prediction_pairs`."""
-        iou = pairwise_iou(instances.pred_boxes, prev_instances.pred_boxes).cpu().numpy()
-        return create_prediction_pairs(instances, prev_instances, iou, self._track_iou_threshold)

@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 
+from detectron2.structures.boxes import pairwise_iou
 from detectron2.structures.instances import Instances
 
 from .base_tracker import TRACKER_HEADS_REGISTRY
 from .hungarian_tracker import BaseHungarianTracker
 from .identity_tracker import IOUIdentityTracker
-from .utils import LARGE_COST_VALUE
+from .utils import LARGE_COST_VALUE, create_prediction_pairs
 
 
 @TRACKER_HEADS_REGISTRY.register()
@@ -21,7 +22,9 @@ class VanillaHungarianBBoxIOUTracker(IOUIdentityTracker, BaseHungarianTracker):
     def build_cost_matrix(self, instances: Instances, prev_instances: Instances) -> np.ndarray:
         """See `BaseHungarianTracker.build_cost_matrix`."""
         no_match = np.full((len(instances), len(prev_instances)), LARGE_COST_VALUE, dtype=np.float64)
-        return self.assign_cost_matrix_values(no_match, self._possible_matches(instances, prev_instances))
+        iou = pairwise_iou(instances.pred_boxes, prev_instances.pred_boxes).cpu().numpy()
+        pairs = create_prediction_pairs(instances, prev_instances, iou, self._track_iou_threshold)
+        return self.assign_cost_matrix_values(no_match, pairs)
 
     def assign_cost_matrix_values(
         self, cost_matrix: np.ndarray, bbox_pairs: list[dict[str, Any]]

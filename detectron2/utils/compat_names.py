@@ -29,6 +29,10 @@ def cached_log_stream(filename: str) -> IO[Any]:
     return stream
 
 
+def log_api_usage(identifier: str) -> None:
+    """Do nothing; code copied from earlier versions tells torch's telemetry by it what is used."""
+
+
 class ColorfulFormatter(logging.Formatter):
     """Abbreviate the root of logger names, and mark warnings (red) and errors (underlined) for a terminal.
 

@@ -17,6 +17,7 @@ from .compat_names import DEFAULT_LOG_BUFFER_SIZE as DEFAULT_LOG_BUFFER_SIZE
 from .compat_names import LOG_BUFFER_SIZE_KEY as D2_LOG_BUFFER_SIZE_KEY  # noqa: F401  # for others' code
 from .compat_names import ColorfulFormatter as _ColorfulFormatter  # noqa: F401  # for others' code
 from .compat_names import cached_log_stream as _cached_log_stream  # noqa: F401  # for others' code
+from .compat_names import log_api_usage as _log_api_usage  # noqa: F401  # for others' code
 from .compat_names import log_stream_buffer_size as _get_log_stream_buffer_size  # noqa: F401  # for others' code
 from .user_errors import UserValueError, is_for_user
 
@@ -271,7 +272,3 @@ def create_small_table(small_dict: Mapping[str, Any]) -> str:
         stralign="center",
         numalign="center",
     )
-
-
-def _log_api_usage(identifier: str) -> None:
-    """Do nothing; code copied from earlier versions tells torch's telemetry by it what is used."""

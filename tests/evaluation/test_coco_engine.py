@@ -20,6 +20,8 @@ from detectron2.evaluation.coco_evaluation.engine import CocoScores, complete_an
 from detectron2.evaluation.coco_evaluation.object_sizes import annotated_area
 from detectron2.evaluation.coco_evaluation.scoring import evaluate_predictions_on_coco
 from detectron2.evaluation.fast_eval_api import COCOeval_opt
+from detectron2.evaluation.lvis_evaluation import score_lvis
+from detectron2.structures import rle
 
 from .coco_fuzz import random_coco
 
@@ -248,6 +250,43 @@ def test_drop_in_evaluator_wants_its_steps_in_order() -> None:
         evaluator = COCOeval_opt(gt, gt.loadRes([dict(d) for d in detections]), "bbox")
     with pytest.raises(RuntimeError, match="evaluate"):
         evaluator.accumulate()
+
+
+def _two_masks(second: list[int]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Ten by ten pixels with two objects, and the same as detections; `second`: runs of the second one."""
+    masks = [rle.from_counts(runs, 1, sum(runs)) for runs in ([3, 20, 77], second)]
+    codes = [{"size": [10, 10], "counts": mask["counts"].decode()} for mask in masks]
+    common = {"image_id": 1, "category_id": 4, "bbox": [0, 0, 5, 5]}
+    truth = {
+        "images": [{"id": 1, "height": 10, "width": 10}],
+        "categories": [{"id": 4, "name": "thing", "frequency": "f"}],
+        "annotations": [
+            {**common, "id": i, "area": 25, "iscrowd": 0, "segmentation": c} for i, c in enumerate(codes, 1)
+        ],
+    }
+    return truth, [{**common, "score": 0.9, "segmentation": code} for code in codes]
+
+
+@pytest.mark.parametrize("side", ["ground truth", "predictions"])
+def test_masks_larger_than_their_image_are_refused(side: str) -> None:
+    """They overlap with nothing in hotcoco; the original reads beyond them, and may never come back."""
+    truth, detections = _two_masks([60, 40])
+    too_large, the_same = _two_masks([60, 60])
+    if side == "ground truth":
+        truth = too_large
+    else:
+        detections = the_same
+    with contextlib.redirect_stdout(io.StringIO()):
+        gt = make_coco(truth)
+        drop_in = COCOeval_opt(gt, gt.loadRes([dict(d) for d in detections]), "segm")
+    message = f"mask of the {side} cannot be scored, of category 4 in image 1: .*120"
+    with pytest.raises(ValueError, match=message):
+        drop_in.evaluate()
+    with pytest.raises(ValueError, match=message):
+        score_coco(truth, detections, "segm")
+    with pytest.raises(ValueError, match=message):
+        score_lvis(truth, detections, "segm", 300, None)
+    assert score_coco(truth, detections, "bbox").average_precision() == pytest.approx(1)
 
 
 def test_limits_other_than_a_hundred_have_an_average_precision() -> None:

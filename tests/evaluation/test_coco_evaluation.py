@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,59 +25,7 @@ from detectron2.evaluation.coco_evaluation.proposal_recall import (
 from detectron2.structures import BitMasks, Boxes, BoxMode, Instances, PolygonMasks
 
 from .coco_fuzz import random_coco
-
-IMAGE_SIZE = (120, 160)
-OBJECTS = [  # class, XYXY
-    (0, [10.0, 10.0, 60.0, 50.0]),
-    (1, [70.0, 20.0, 150.0, 110.0]),
-]
-
-
-def _instances(objects: list[tuple[int, list[float]]], scores: list[float] | None = None) -> Instances:
-    instances = Instances(IMAGE_SIZE)
-    boxes = torch.tensor([box for _, box in objects]).reshape(-1, 4)
-    instances.pred_boxes = Boxes(boxes)
-    instances.pred_classes = torch.tensor([c for c, _ in objects], dtype=torch.int64)
-    instances.scores = torch.tensor(scores if scores is not None else [0.9] * len(objects))
-    return instances
-
-
-def _dataset_dicts() -> list[dict[str, Any]]:
-    annotations = [
-        {
-            "bbox": box,
-            "bbox_mode": BoxMode.XYXY_ABS,
-            "category_id": c,
-            "iscrowd": 0,
-            "segmentation": [_corners(box)],
-        }
-        for c, box in OBJECTS
-    ]
-    height, width = IMAGE_SIZE
-    return [
-        {"file_name": "a.jpg", "image_id": 7, "height": height, "width": width, "annotations": annotations}
-    ]
-
-
-def _corners(box: list[float]) -> list[float]:
-    x0, y0, x1, y1 = box
-    return [x0, y0, x1, y0, x1, y1, x0, y1]
-
-
-@pytest.fixture
-def dataset() -> Iterator[str]:
-    name = "evaluation_test_set"
-    DatasetCatalog.register(name, _dataset_dicts)
-    MetadataCatalog.get(name).thing_classes = ["cat", "dog"]
-    yield name
-    DatasetCatalog.remove(name)
-    MetadataCatalog.remove(name)
-
-
-def _evaluate(evaluator: COCOEvaluator, instances: Instances) -> dict[str, Any]:
-    evaluator.reset()
-    evaluator.process([{"image_id": 7}], [{"instances": instances}])
-    return evaluator.evaluate()
+from .two_objects import IMAGE_SIZE, OBJECTS, evaluate, predictions_of
 
 
 @pytest.mark.parametrize("use_fast_impl", [True, False])
@@ -88,7 +35,7 @@ def test_perfect_boxes_on_a_data_set_of_dicts(
 ) -> None:
     output_dir = str(tmp_path) if with_output else None
     evaluator = COCOEvaluator(dataset, output_dir=output_dir, use_fast_impl=use_fast_impl)
-    results = _evaluate(evaluator, _instances(OBJECTS))["bbox"]
+    results = evaluate(evaluator, predictions_of(OBJECTS))["bbox"]
     assert list(results) == ["AP", "AP50", "AP75", "APs", "APm", "APl", "AP-cat", "AP-dog"]
     assert results["AP"] == pytest.approx(100) and results["AP-dog"] == pytest.approx(100)
     assert math.isnan(results["APs"])
@@ -100,17 +47,17 @@ def test_perfect_boxes_on_a_data_set_of_dicts(
 
 def test_missing_sizes_and_detections_are_explained(dataset: str, caplog: pytest.LogCaptureFixture) -> None:
     evaluator = COCOEvaluator(dataset)
-    _evaluate(evaluator, _instances(OBJECTS))
+    evaluate(evaluator, predictions_of(OBJECTS))
     assert "APs is nan: no small objects" in caplog.text
     assert "APm is nan" not in caplog.text
-    results = _evaluate(evaluator, _instances([]))
+    results = evaluate(evaluator, predictions_of([]))
     assert "AP" in results["bbox"] and all(math.isnan(value) for value in results["bbox"].values())
     assert "no detections" in caplog.text
 
 
 def test_wrong_image_ids_are_explained(dataset: str, caplog: pytest.LogCaptureFixture) -> None:
     evaluator = COCOEvaluator(dataset)
-    evaluator.process([{"image_id": 8}], [{"instances": _instances(OBJECTS)}])
+    evaluator.process([{"image_id": 8}], [{"instances": predictions_of(OBJECTS)}])
     assert evaluator.evaluate()["bbox"]["AP"] == 0
     assert "image ids are disjoint" in caplog.text
 
@@ -123,7 +70,7 @@ def test_nothing_received_gives_no_result(dataset: str, caplog: pytest.LogCaptur
 def test_class_beyond_the_data_set_is_an_error(dataset: str, tmp_path: Path) -> None:
     MetadataCatalog.get(dataset).thing_dataset_id_to_contiguous_id = {1: 0, 5: 1}
     with pytest.raises(ValueError, match="predicted class 2.*2 classes, 0 to 1.*NUM_CLASSES"):
-        _evaluate(COCOEvaluator(dataset), _instances([(2, OBJECTS[0][1])]))
+        evaluate(COCOEvaluator(dataset), predictions_of([(2, OBJECTS[0][1])]))
 
 
 def test_unknown_task_is_an_error(dataset: str) -> None:
@@ -133,22 +80,22 @@ def test_unknown_task_is_an_error(dataset: str) -> None:
 
 def test_tasks_that_cannot_be_compared_are_told(dataset: str, caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(ValueError, match="'segm': the predictions have no 'segmentation'"):
-        _evaluate(COCOEvaluator(dataset, tasks=("segm",)), _instances(OBJECTS))
-    with_masks = _instances(OBJECTS)
+        evaluate(COCOEvaluator(dataset, tasks=("segm",)), predictions_of(OBJECTS))
+    with_masks = predictions_of(OBJECTS)
     with_masks.pred_masks = torch.ones(2, *IMAGE_SIZE, dtype=torch.bool)
     evaluator = COCOEvaluator(dataset)
     evaluator._ground_truth["annotations"] = [
         {k: v for k, v in a.items() if k != "segmentation"} for a in evaluator._ground_truth["annotations"]
     ]
-    assert list(_evaluate(evaluator, with_masks)) == ["bbox"]
+    assert list(evaluate(evaluator, with_masks)) == ["bbox"]
     assert "segm is not scored: annotations of the ground truth have no 'segmentation'" in caplog.text
 
 
 def test_detection_limit_is_followed(dataset: str) -> None:
     worse_first = [(0, [0.0, 0.0, 5.0, 5.0]), *OBJECTS]
-    instances = _instances(worse_first, [0.9, 0.8, 0.7])
-    full = _evaluate(COCOEvaluator(dataset, max_dets_per_image=3), instances)["bbox"]
-    one = _evaluate(COCOEvaluator(dataset, max_dets_per_image=1), instances)["bbox"]
+    instances = predictions_of(worse_first, [0.9, 0.8, 0.7])
+    full = evaluate(COCOEvaluator(dataset, max_dets_per_image=3), instances)["bbox"]
+    one = evaluate(COCOEvaluator(dataset, max_dets_per_image=1), instances)["bbox"]
     assert full["AP-cat"] == pytest.approx(50)
     assert one["AP-cat"] == 0 and one["AP-dog"] == pytest.approx(100)
 
@@ -162,7 +109,7 @@ def test_test_set_without_annotations_is_written_and_not_scored(
     metadata = MetadataCatalog.get(dataset)
     metadata.set(json_file=str(json_file), thing_dataset_id_to_contiguous_id={3: 0, 4: 1})
     evaluator = COCOEvaluator(dataset, output_dir=str(tmp_path))
-    assert _evaluate(evaluator, _instances(OBJECTS)) == {}
+    assert evaluate(evaluator, predictions_of(OBJECTS)) == {}
     saved = json.loads((tmp_path / "coco_instances_results.json").read_text())
     assert [entry["category_id"] for entry in saved] == [3, 4]
     assert "has no annotations" in caplog.text
@@ -175,17 +122,17 @@ def test_missing_annotation_file_stops_before_inference(dataset: str) -> None:
 
 
 def test_keypoint_count_without_sigmas_is_an_error(dataset: str) -> None:
-    instances = _instances(OBJECTS)
+    instances = predictions_of(OBJECTS)
     instances.pred_keypoints = torch.rand(2, 5, 3)
     evaluator = COCOEvaluator(dataset, tasks=("keypoints",))
     for annotation in evaluator._ground_truth["annotations"]:
         annotation.update(keypoints=[1.0] * 15, num_keypoints=5)
     with pytest.raises(ValueError, match="5 keypoints.*17 where none.*KEYPOINT_OKS_SIGMAS"):
-        _evaluate(evaluator, instances)
+        evaluate(evaluator, instances)
 
 
 def test_result_entries_have_coco_layout() -> None:
-    instances = _instances(OBJECTS, [0.5, 0.25])
+    instances = predictions_of(OBJECTS, [0.5, 0.25])
     masks = torch.zeros(2, *IMAGE_SIZE, dtype=torch.bool)
     masks[0, 10:50, 10:60] = True
     instances.pred_masks = masks
@@ -197,7 +144,7 @@ def test_result_entries_have_coco_layout() -> None:
     assert first["segmentation"]["size"] == [*IMAGE_SIZE]
     assert second["keypoints"][:2] == [0.5, 1.5]
     assert json.loads(json.dumps([first, second])) == [first, second]
-    assert instances_to_coco_json(_instances([]), 7) == []
+    assert instances_to_coco_json(predictions_of([]), 7) == []
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -111,3 +111,20 @@ def test_iou_counts_pixels_of_equal_images() -> None:
 def test_what_is_no_mask_is_refused(call, error: type[Exception], match: str) -> None:
     with pytest.raises(error, match=match):
         call()
+
+
+@pytest.mark.parametrize("as_list", [True, False])
+@pytest.mark.parametrize(
+    ("runs", "is_sound"), [([3, 20, 2], True), ([3, 2], True), ([3, 20, 5], False), ([3, 30], False)]
+)
+def test_runs_of_more_pixels_than_the_mask_has_are_a_problem(
+    runs: list[int], is_sound: bool, as_list: bool
+) -> None:
+    counts = runs if as_list else rle.from_counts(runs, 1, sum(runs))["counts"]
+    problem = rle.find_problem({"size": [5, 5], "counts": counts})
+    assert problem is None if is_sound else f"{sum(runs)} exceed" in str(problem)
+
+
+def test_what_is_no_code_is_a_problem() -> None:
+    assert "'counts'" in str(rle.find_problem({"size": [5, 5]}))
+    assert rle.find_problem({"size": [5, 5], "counts": [0.5, 24.5]})

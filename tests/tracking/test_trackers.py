@@ -284,3 +284,16 @@ def test_a_step_that_is_overridden_has_its_effect(kind: Any) -> None:
     tracker = make(InHundreds)
     tracker.update(frame(A))
     assert tracker.update(frame(A, C)).ID == [0, 100]
+
+
+def test_pairs_of_the_greedy_tracker_are_a_step() -> None:
+    class OneIdentityForAll(BBoxIOUTracker):
+        def _create_prediction_pairs(self, instances: Instances, iou_all: np.ndarray) -> list[dict[str, Any]]:
+            assert iou_all.shape == (2, 2)
+            pairs = super()._create_prediction_pairs(instances, iou_all)
+            assert [(pair["idx"], pair["prev_idx"], pair["IoU"]) for pair in pairs] == [(0, 1, 1.0)]
+            return [{**pairs[0], "IoU": 0.4}, {**pairs[0], "idx": 1}]
+
+    tracker = make(OneIdentityForAll, track_iou_threshold=0.5)
+    tracker.update(frame(A, B))
+    assert tracker.update(frame(B, C)).ID == [2, 1]

@@ -49,7 +49,8 @@ class CityscapesFiles:
     """Path of what belongs to the image, up to and with "gtFine_"."""
 
 
-def _list_files(image_dir: Path, gt_dir: Path) -> list[CityscapesFiles]:
+def list_files(image_dir: Path, gt_dir: Path) -> list[CityscapesFiles]:
+    """Say where every image and its annotations lie, in the order of `iterate_images`."""
     return [
         CityscapesFiles(
             os.path.join(image_dir, city, name),
@@ -100,7 +101,7 @@ def load_cityscapes_instances(
         A dict per image with `file_name`, `image_id` (the file's name), `height`, `width` and
         `annotations`: `iscrowd`, `category_id`, `segmentation`, `bbox` (XYXY) and `bbox_mode`.
     """
-    files = _list_files(image_dir, gt_dir)
+    files = list_files(image_dir, gt_dir)
     logger.info("Reading the instances of %d images of Cityscapes ...", len(files))
     read = partial(read_instances, from_json=from_json, to_polygons=to_polygons)
     with ThreadPoolExecutor(min(os.cpu_count() or 1, _MAX_THREADS)) as pool:
@@ -193,7 +194,7 @@ def load_cityscapes_semantic(image_dir: Path, gt_dir: Path) -> list[dict[str, An
         FileNotFoundError: the maps have not been made.
     """
     records = []
-    for files in _list_files(image_dir, gt_dir):
+    for files in list_files(image_dir, gt_dir):
         labels = files.annotations + "labelTrainIds.png"
         if not PathManager.isfile(labels):
             raise UserFileNotFoundError(

@@ -4,9 +4,8 @@ Three ways to use one are registered here:
 
 - *standard*: dicts with `pan_seg_file_name` and `segments_info`; things and stuff share one numbering.
 - *separated*: what Panoptic FPN trains on. `annotations` for things and a stuff map, whose label 0 is
-  "things" and 255 unlabelled. Where stuff maps were not written ahead of time, dicts hold "
-  "`pan_seg_file_name` and `sem_seg_labels`
-  (segment id -> label), from which the mapper draws them.
+  "things" and 255 unlabelled. Where stuff maps were not written ahead of time, dicts hold
+  `pan_seg_file_name` and `sem_seg_labels` (segment id -> label), from which the mapper draws them.
 - *stuffonly*: the stuff maps alone.
 """
 

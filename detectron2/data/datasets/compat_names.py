@@ -5,7 +5,6 @@ The tables of LVIS have a file each, as people import them; `CategoriesOfFile` i
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from typing import Any, overload
 
@@ -19,7 +18,7 @@ from detectron2.utils.offer import offer
 from ..catalog import DatasetCatalog, LazyValue, MetadataCatalog
 from . import builtin
 from .builtin_meta import get_builtin_metadata
-from .cityscapes import CityscapesFiles, iterate_images, read_instances
+from .cityscapes import CityscapesFiles, list_files, read_instances
 from .files import DataPath, read_json
 from .lvis import get_lvis_instances_meta
 
@@ -101,10 +100,11 @@ def _get_coco_panoptic_separated_meta() -> dict[str, Any]:
 def _get_cityscapes_files(image_dir: str, gt_dir: str) -> list[tuple[str, str, str, str]]:
     """Paths of each image, and of its instance ids, label ids and polygons."""
     found = []
-    for city, name in iterate_images(image_dir):
-        start = os.path.join(gt_dir, city, name.removesuffix("leftImg8bit.png") + "gtFine_")
-        image = os.path.join(image_dir, city, name)
-        found.append((image, f"{start}instanceIds.png", f"{start}labelIds.png", f"{start}polygons.json"))
+    for files in list_files(image_dir, gt_dir):
+        start = files.annotations
+        found.append(
+            (files.image, f"{start}instanceIds.png", f"{start}labelIds.png", f"{start}polygons.json")
+        )
     return found
 
 

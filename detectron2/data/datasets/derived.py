@@ -43,19 +43,20 @@ class DerivedValue(LazyValue):
         known = _known.get((self.derive, path))
         if known is None or known[0] != _state_of(path):
             try:
-                remember(self.derive, path, read_json(path))
+                return remember(self.derive, path, read_json(path))[self.key]
             except UserFileNotFoundError as error:
                 if not self.gives_way:
                     raise
                 # As if it were not set: who asks by hasattr or getattr gets along without it.
                 raise UserAttributeError(f"There is no {self.key!r} yet: {error}") from error
-        return _known[self.derive, path][1][self.key]
+        return known[1][self.key]
 
 
-def remember(derive: Derive, path: str, content: Any) -> None:
-    """Keep what follows from a file that was just read, which spares the next look-up reading it again."""
+def remember(derive: Derive, path: str, content: Any) -> dict[str, Any]:
+    """Return what follows from a file that was just read; the next look-up need not read it again."""
     state = _state_of(path)
-    _known[derive, path] = (state, derive(path, content))
+    _known[derive, path] = state, derive(path, content)
+    return _known[derive, path][1]
 
 
 def derived_values(

@@ -74,12 +74,9 @@ def load_lvis_json(
             f"'categories', got {sorted(content) if isinstance(content, dict) else type(content).__name__}."
         )
     remember(_derive_metadata, path, content)
-    given = vars(MetadataCatalog.get(dataset_name)).get(_ID_MAP) if dataset_name else None
-    if given is None or isinstance(given, DerivedValue):
-        remember(_derive_ids, path, content)
-    mapping = MetadataCatalog.get(dataset_name).get(_ID_MAP) if dataset_name else None
-    if mapping is None:
-        mapping = _derive_ids(path, content)[_ID_MAP]
+    mapping = vars(MetadataCatalog.get(dataset_name)).get(_ID_MAP) if dataset_name else None
+    if mapping is None or isinstance(mapping, DerivedValue):
+        mapping = remember(_derive_ids, path, content)[_ID_MAP]
     per_image = group_by_image(content, path)
     reader = AnnotationReader(path, mapping, tuple(extra_annotation_keys or ()))
     records = []

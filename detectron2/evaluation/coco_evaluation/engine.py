@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +23,7 @@ from pycocotools.cocoeval import COCOeval, Params
 
 from detectron2.evaluation.coco_evaluation.object_sizes import SIZES, SMALL, annotated_area
 from detectron2.structures import rle
+from detectron2.utils.user_errors import UserValueError
 
 logger = logging.getLogger(__name__)
 
@@ -193,7 +194,13 @@ def apply_settings(params: Any, settings: CocoSettings) -> None:
 def run_hotcoco_tables(
     dataset: Mapping[str, Any], detections: list[Any], iou_type: str, settings: CocoSettings
 ) -> hotcoco.COCOeval:
-    """Evaluate and accumulate with hotcoco, and return its evaluator."""
+    """Evaluate and accumulate with hotcoco, and return its evaluator.
+
+    Raises:
+        ValueError: the runs of a mask are more pixels than its image has.
+    """
+    if iou_type == "segm":
+        check_run_lengths(dataset["annotations"], detections)
     with contextlib.redirect_stdout(io.StringIO()):  # it prints
         truth = hotcoco.COCO(_plain_json(dataset))
         evaluator = hotcoco.COCOeval(truth, truth.load_res(detections), iou_type)
@@ -201,6 +208,26 @@ def run_hotcoco_tables(
         evaluator.evaluate()
         evaluator.accumulate()
     return evaluator
+
+
+def check_run_lengths(
+    annotations: Iterable[Mapping[str, Any]], detections: Iterable[Mapping[str, Any]]
+) -> None:
+    """Refuse masks that hotcoco cannot read: it takes them for such as overlap with nothing, themselves
+    included.
+
+    Raises:
+        ValueError: the runs of a mask are more pixels than its image has, or no run lengths.
+    """
+    for side, entries in (("ground truth", annotations), ("predictions", detections)):
+        for entry in entries:
+            code = entry.get("segmentation")
+            problem = rle.find_problem(code) if isinstance(code, Mapping) else None
+            if problem is not None:
+                raise UserValueError(
+                    f"a mask of the {side} cannot be scored, of category {entry['category_id']} in image "
+                    f"{entry['image_id']!r}: {problem}. Encode it from its pixels again"
+                )
 
 
 def params_to_settings(params: Params) -> CocoSettings:

@@ -42,6 +42,7 @@ from detectron2.utils.user_errors import UserValueError
 
 __all__ = ["COCOEvaluator"]
 
+_KINDS = ("instances", "proposals")
 _PREDICTIONS_FILE = "instances_predictions.pth"
 _PROPOSALS_FILE = "box_proposals.pkl"
 
@@ -81,14 +82,11 @@ class COCOEvaluator(DatasetEvaluator):
             kpt_oks_sigmas: keypoint fall-offs; empty for COCO's 17 person keypoints.
             allow_cached_coco: reuse the converted annotations of an earlier run if it had the same data.
         """
-        self._logger = logging.getLogger(__name__)
-        self._distributed = distributed
-        self._output_dir = output_dir
-        self._use_fast_impl = use_fast_impl
-        self._allow_cached_coco = allow_cached_coco
+        self._dataset_name, self._metadata = dataset_name, MetadataCatalog.get(dataset_name)
+        self._distributed, self._output_dir = distributed, output_dir
+        self._use_fast_impl, self._allow_cached_coco = use_fast_impl, allow_cached_coco
         self._cpu_device = torch.device("cpu")
-        self._dataset_name = dataset_name
-        self._metadata = MetadataCatalog.get(dataset_name)
+        self._logger = logging.getLogger(__name__)
         if isinstance(tasks, CfgNode):
             # Callers of the first releases pass their whole config here.
             kpt_oks_sigmas = kpt_oks_sigmas or tasks.TEST.KEYPOINT_OKS_SIGMAS
@@ -143,14 +141,12 @@ class COCOEvaluator(DatasetEvaluator):
             outputs: with "instances", "proposals" or both (`Instances` in original-image pixels).
         """
         for image, output in zip(inputs, outputs):
-            prediction: dict[str, Any] = {"image_id": image["image_id"]}
-            if "instances" in output:
-                instances = output["instances"].to(self._cpu_device)
-                prediction["instances"] = self.instances_to_json(instances, image["image_id"])
-            if "proposals" in output:
-                prediction["proposals"] = output["proposals"].to(self._cpu_device)
-            if len(prediction) > 1:
-                self._predictions.append(prediction)
+            image_id = image["image_id"]
+            found = {kind: output[kind].to(self._cpu_device) for kind in _KINDS if kind in output}
+            if "instances" in found:
+                found["instances"] = self.instances_to_json(found["instances"], image_id)
+            if found:
+                self._predictions.append({"image_id": image_id, **found})
 
     def instances_to_json(self, instances: Instances, img_id: int) -> list[dict[str, Any]]:
         """Turn the detections of one image into result entries; a hook for other kinds of boxes."""
@@ -183,9 +179,10 @@ class COCOEvaluator(DatasetEvaluator):
             with atomic_write(os.path.join(self._output_dir, _PREDICTIONS_FILE)) as file:
                 torch.save(predictions, file)
         self._results: OrderedDict[str, Any] = OrderedDict()
-        if "proposals" in predictions[0]:
+        first = predictions[0]
+        if "proposals" in first:
             self._eval_box_proposals(predictions)
-        if "instances" in predictions[0]:
+        if "instances" in first:
             self._eval_predictions(predictions, img_ids=img_ids)
         return copy.deepcopy(self._results)
 
@@ -253,14 +250,10 @@ class COCOEvaluator(DatasetEvaluator):
         self, entries: Sequence[Mapping[str, Any]], task: str, img_ids: Collection[int] | None
     ) -> COCOeval:
         """Compare result entries with the ground truth; a hook for other ways to match."""
+        engine = COCOeval_opt if self._use_fast_impl else COCOeval
+        sigmas, limits = self._kpt_oks_sigmas, self._max_dets_per_image
         return evaluate_predictions_on_coco(
-            self._coco_api,
-            entries,
-            task,
-            kpt_oks_sigmas=self._kpt_oks_sigmas,
-            cocoeval_fn=COCOeval_opt if self._use_fast_impl else COCOeval,
-            img_ids=img_ids,
-            max_dets_per_image=self._max_dets_per_image,
+            self._coco_api, entries, task, sigmas, engine, img_ids=img_ids, max_dets_per_image=limits
         )
 
     def _derive_coco_results(

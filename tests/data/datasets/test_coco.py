@@ -14,6 +14,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.catalog import LazyValue
 from detectron2.data.datasets import (
     load_coco_json,
     load_sem_seg,
@@ -221,6 +222,28 @@ def test_registering_reads_no_file_and_a_missing_one_is_like_an_unset_value(tmp_
     meta.thing_classes = ["mine"]
     register_coco_instances("toy", {}, tmp_path / "not_yet.json", tmp_path)
     assert meta.thing_classes == ["mine"]
+
+
+def test_classes_of_a_file_that_is_not_in_the_format_are_an_error(tmp_path: Path) -> None:
+    """Results are a list, and no value that is missing so far."""
+    results = tmp_path / "results.json"
+    results.write_text(json.dumps([{"image_id": 1}]))
+    register_coco_instances("toy", {}, results, tmp_path)
+    with pytest.raises(ValueError, match=r"results\.json.*is not in COCO's format.*got list"):
+        MetadataCatalog.get("toy").get("thing_classes")
+
+
+def test_a_fault_in_a_lazy_value_is_no_missing_value() -> None:
+    class Faulty(LazyValue):
+        def resolve(self) -> str:
+            return (3).name  # type: ignore[attr-defined]  # the fault
+
+    metadata = MetadataCatalog.get("faulty").set(note=Faulty())
+    try:
+        with pytest.raises(AttributeError, match="'int' object has no attribute 'name'"):
+            metadata.get("note")
+    finally:
+        MetadataCatalog.remove("faulty")
 
 
 def test_classes_that_were_set_by_hand_must_be_those_of_the_file(make_coco: MakeCoco) -> None:

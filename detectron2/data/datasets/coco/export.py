@@ -36,8 +36,7 @@ def convert_to_coco_dict(dataset_name: str) -> dict[str, Any]:
     Raises:
         ValueError: two images have one id.
     """
-    records = DatasetCatalog.get(dataset_name)
-    return _convert(dataset_name, records)
+    return _convert(dataset_name, DatasetCatalog.get(dataset_name))
 
 
 def _convert(dataset_name: str, records: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -67,7 +66,6 @@ def _convert(dataset_name: str, records: Sequence[dict[str, Any]]) -> dict[str, 
         "info": {
             "date_created": datetime.datetime.now().isoformat(timespec="seconds"),
             "description": f"Data set {dataset_name} in COCO's format.",
-            "content_key": content_key(records, metadata),
         },
         "licenses": None,
         "images": images,
@@ -139,8 +137,8 @@ def convert_to_coco_json(dataset_name: str, output_file: str, allow_cached: bool
             of another data set, or of another state of this one, is written anew.
     """
     records = DatasetCatalog.get(dataset_name)
+    key = content_key(records, MetadataCatalog.get(dataset_name))
     if allow_cached and PathManager.exists(output_file):
-        key = content_key(records, MetadataCatalog.get(dataset_name))
         if key and _key_in_file(output_file) == key:
             logger.info("%s was written from the data that %s has now, and stays", output_file, dataset_name)
             return
@@ -149,6 +147,7 @@ def convert_to_coco_json(dataset_name: str, output_file: str, allow_cached: bool
         )
     logger.info("Converting data set %s to COCO's format, for the evaluation ...", dataset_name)
     content = _convert(dataset_name, records)
+    content["info"]["content_key"] = key
     with atomic_write(output_file, "w") as file:
         json.dump(content, file)
 

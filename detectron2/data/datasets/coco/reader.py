@@ -24,7 +24,7 @@ from detectron2.utils.user_errors import UserKeyError, UserTypeError, UserValueE
 
 from ..derived import derived_values
 from ..files import Path, read_json
-from .images import check_image_ids, complete_images
+from .images import complete_images
 
 logger = logging.getLogger(__name__)
 
@@ -60,11 +60,7 @@ def load_coco_json(
     """
     path, root = os.fspath(json_file), os.fspath(image_root)
     content = read_json(path, dataset_name)
-    if not isinstance(content, dict) or "images" not in content:
-        raise UserValueError(
-            f"{path!r} is not in COCO's format: expected an object with 'images', 'annotations' and "
-            f"'categories', got {sorted(content) if isinstance(content, dict) else type(content).__name__}."
-        )
+    _check_format(path, content)
     contiguous_id = _note_categories(path, content, dataset_name) if dataset_name is not None else None
     per_image = group_by_image(content, path)
     reader = AnnotationReader(path, contiguous_id, tuple(extra_annotation_keys or ()))
@@ -84,6 +80,14 @@ def load_coco_json(
     return records
 
 
+def _check_format(path: str, content: Any) -> None:
+    if not isinstance(content, dict) or "images" not in content:
+        raise UserValueError(
+            f"{path!r} is not in COCO's format: expected an object with 'images', 'annotations' and "
+            f"'categories', got {sorted(content) if isinstance(content, dict) else type(content).__name__}."
+        )
+
+
 def _note_categories(path: str, content: dict[str, Any], dataset_name: str) -> dict[int, int]:
     """Number the categories by ascending id, and put that into the metadata. Returns dataset id -> number."""
     derived = derive_coco_metadata(path, content)
@@ -101,9 +105,9 @@ def derive_coco_metadata(path: str, content: dict[str, Any]) -> dict[str, Any]:
     """Names of the classes, and dataset id -> number, of the categories by ascending id.
 
     Raises:
-        ValueError: two categories have one id, or two images.
+        ValueError: the file is not in COCO's format, or two categories have one id.
     """
-    check_image_ids((image["id"] for image in content.get("images", ()) if "id" in image), repr(path))
+    _check_format(path, content)
     categories = sorted(content.get("categories", []), key=lambda category: category["id"])
     ids = [category["id"] for category in categories]
     if len(set(ids)) < len(ids):
